@@ -24,12 +24,19 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 impl Failure {
     /// A failure without a further cause: lowercase, no full stop, objects in backticks or as paths.
     pub fn new(what: impl Into<String>) -> Self {
-        Failure(Box::new(Inner { what: what.into(), source: None, hints: Vec::new() }))
+        Failure(Box::new(Inner {
+            what: what.into(),
+            source: None,
+            hints: Vec::new(),
+        }))
     }
 
     /// A failure with its cause. An I/O error that carries a `Failure` is unwrapped, so that the
     /// message does not say "other error" and the hints survive.
-    pub fn because(what: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub fn because(
+        what: impl Into<String>,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
         let source: Box<dyn Error + Send + Sync> = source.into();
         let source = match source.downcast::<io::Error>() {
             Ok(io) if io.get_ref().is_some_and(|inner| inner.is::<Failure>()) => {
@@ -38,7 +45,11 @@ impl Failure {
             Ok(io) => io,
             Err(other) => other,
         };
-        Failure(Box::new(Inner { what: what.into(), source: Some(source), hints: Vec::new() }))
+        Failure(Box::new(Inner {
+            what: what.into(),
+            source: Some(source),
+            hints: Vec::new(),
+        }))
     }
 
     /// The failure inside an I/O error, or the I/O error said to have happened while doing `what`.
@@ -65,12 +76,21 @@ impl Failure {
     /// The same failure as the cause of a wider one.
     #[must_use]
     pub fn context(self, what: impl Into<String>) -> Self {
-        Failure(Box::new(Inner { what: what.into(), source: Some(Box::new(self)), hints: Vec::new() }))
+        Failure(Box::new(Inner {
+            what: what.into(),
+            source: Some(Box::new(self)),
+            hints: Vec::new(),
+        }))
     }
 
     /// All hints of the chain, the innermost first.
     pub fn hints(&self) -> Vec<&str> {
-        let mut all = match self.0.source.as_deref().and_then(|s| s.downcast_ref::<Failure>()) {
+        let mut all = match self
+            .0
+            .source
+            .as_deref()
+            .and_then(|s| s.downcast_ref::<Failure>())
+        {
             Some(inner) => inner.hints(),
             None => Vec::new(),
         };
@@ -133,7 +153,8 @@ mod tests {
 
     #[test]
     fn a_failure_survives_a_chain_of_readers_with_its_hints() {
-        let start = Failure::new("pg_dump ended with exit status 1").hint("look at its messages above");
+        let start =
+            Failure::new("pg_dump ended with exit status 1").hint("look at its messages above");
         let through = Failure::from_io("cannot read the dump", start.into_io());
         assert_eq!(through.to_string(), "pg_dump ended with exit status 1");
         assert_eq!(through.hints(), ["look at its messages above"]);
@@ -142,7 +163,9 @@ mod tests {
     #[test]
     fn causes_are_joined_and_hints_collected() {
         let io = io::Error::from_raw_os_error(2);
-        let failure = Failure::because("cannot read /etc/rg/rg.toml", io).hint("write one").context("cannot start");
+        let failure = Failure::because("cannot read /etc/rg/rg.toml", io)
+            .hint("write one")
+            .context("cannot start");
         assert_eq!(
             failure.to_string(),
             "cannot start: cannot read /etc/rg/rg.toml: No such file or directory (os error 2)"

@@ -2,6 +2,7 @@
 //! `catalog`, `dataset`, `schedule`) → move bytes (`seal`, `store`, `program`) → `failure`, `secret`.
 
 pub mod failure;
+pub mod program;
 pub mod secret;
 
 pub use failure::{Failure, OrFail, Result};
