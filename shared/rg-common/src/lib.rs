@@ -1,8 +1,18 @@
-//! What the rg tools share. From the outside in: speak (`cli`, `report`) → know (`config`,
-//! `catalog`, `dataset`, `schedule`) → move bytes (`seal`, `store`, `program`) → `failure`, `secret`.
+//! What the rg tools share. From the outside in: speak (`cli`, `report`, `notify`) → know
+//! (`config`, `names`, `catalog`, `schedule`, `keep`, `dataset`) → move bytes (`seal`, `store`,
+//! `dump`, `files`, `postgres`, `program`) → `failure`, `secret`, `stop`.
 
+pub mod catalog;
+pub mod cli;
+pub mod config;
+pub mod env_file;
 pub mod failure;
+pub mod names;
+pub mod notify;
 pub mod program;
+pub mod report;
 pub mod secret;
+pub mod stop;
+pub mod store;
 
 pub use failure::{Failure, OrFail, Result};

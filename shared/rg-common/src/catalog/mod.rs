@@ -1,0 +1,358 @@
+//! The catalog is what the manifests in the stores say; there is no other state to lose.
+//!
+//! In a store lie, per backup: the data, for a directory the list of its entries, then the
+//! manifest, written last: **a backup exists if and only if its manifest does**. While a backup
+//! is being written or removed an `.unfinished` mark lies beside it, so that what a killed run
+//! left can be told from a file that somebody put there, which is never touched.
+
+pub mod manifest;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Failure, OrFail, Result};
+use crate::names::{BackupId, DatasetName, Stamp};
+use crate::seal;
+use crate::store::{Key, Object, Store};
+pub use manifest::{Content, Extent, Manifest};
+
+const MANIFEST: &str = ".manifest.json";
+const PROOF: &str = ".proof.json";
+const PIN: &str = ".pin";
+const UNFINISHED: &str = ".unfinished";
+
+/// What is known of a backup beyond its manifest: the last look at it, and the last drill.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// The last time its stored bytes were re-read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Finding>,
+    /// The last time it was restored into a scratch place and compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drilled: Option<Finding>,
+}
+
+/// What was found, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// When.
+    pub at: Timestamp,
+    /// Whether it was as recorded.
+    pub good: bool,
+    /// How long it took, in seconds.
+    pub seconds: u64,
+    /// In an operator's words.
+    pub said: String,
+}
+
+/// One backup as one store has it.
+#[derive(Debug, Clone)]
+pub struct Copy {
+    /// The store's name.
+    pub store: String,
+    /// Its manifest, or why it cannot be believed.
+    pub manifest: std::result::Result<Box<Manifest>, String>,
+    /// What is wrong with the files beside the manifest, seen without reading them.
+    pub trouble: Option<String>,
+    /// What was proven about this copy.
+    pub proof: Proof,
+    /// Kept for ever.
+    pub pinned: bool,
+}
+
+impl Copy {
+    /// Whether nothing speaks against it: manifest intact, files of the right length there, and
+    /// no later look found it damaged.
+    pub fn is_sound(&self) -> bool {
+        let last = |finding: &Option<Finding>| finding.as_ref().is_none_or(|finding| finding.good);
+        self.manifest.is_ok() && self.trouble.is_none() && last(&self.proof.verified) && last(&self.proof.drilled)
+    }
+}
+
+/// One backup wherever it lies.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its id.
+    pub id: BackupId,
+    /// Its copies, in the stores' order.
+    pub copies: Vec<Copy>,
+}
+
+impl Entry {
+    /// The manifest of its first copy that has an intact one.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.copies.iter().find_map(|copy| copy.manifest.as_deref().ok())
+    }
+}
+
+/// What one store holds.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Its backups, sorted by id.
+    pub copies: BTreeMap<BackupId, Copy>,
+    /// Files that belong to no backup and carry no mark of ours: somebody put them there.
+    pub strangers: Vec<Key>,
+}
+
+/// Reads what a store holds of a dataset, or of everything. All of it or an error.
+pub fn read(store: &dyn Store, dataset: Option<&DatasetName>) -> Result<Listing> {
+    let objects = store.list(dataset.map_or("", DatasetName::as_str))?;
+    let sizes: BTreeMap<&Key, u64> = objects.iter().map(|object| (&object.key, object.bytes)).collect();
+    let mut listing = Listing::default();
+    let mut claimed: Vec<Key> = Vec::new();
+    for object in &objects {
+        let Some(stem) = object.key.as_str().strip_suffix(MANIFEST) else { continue };
+        let Some(id) = id_of(stem).filter(|id| dataset.is_none_or(|dataset| id.dataset == *dataset)) else { continue };
+        let copy = read_copy(store, &id, object, &sizes)?;
+        if let Ok(manifest) = &copy.manifest {
+            claimed.extend(data_keys(manifest)?);
+        }
+        listing.copies.insert(id, copy);
+    }
+    let marks: Vec<&str> = objects.iter().filter_map(|o| o.key.as_str().strip_suffix(UNFINISHED)).collect();
+    for object in &objects {
+        let text = object.key.as_str();
+        let ours = [MANIFEST, PROOF, PIN, UNFINISHED].iter().any(|suffix| text.ends_with(suffix));
+        let unfinished = marks.iter().any(|stem| text.strip_prefix(stem).is_some_and(|rest| rest.starts_with('.')));
+        let damaged = listing.copies.iter().any(|(id, copy)| copy.manifest.is_err() && text.starts_with(&base(id)));
+        if !ours && !unfinished && !damaged && !claimed.contains(&object.key) {
+            listing.strangers.push(object.key.clone());
+        }
+    }
+    Ok(listing)
+}
+
+/// Merges what several stores hold into entries sorted by time, the newest last.
+pub fn merge(listings: impl IntoIterator<Item = Listing>) -> Vec<Entry> {
+    let mut entries: BTreeMap<BackupId, Entry> = BTreeMap::new();
+    for listing in listings {
+        for (id, copy) in listing.copies {
+            entries.entry(id.clone()).or_insert_with(|| Entry { id, copies: Vec::new() }).copies.push(copy);
+        }
+    }
+    let mut entries: Vec<Entry> = entries.into_values().collect();
+    entries.sort_by(|a, b| (a.id.stamp, &a.id.dataset).cmp(&(b.id.stamp, &b.id.dataset)));
+    entries
+}
+
+fn read_copy(store: &dyn Store, id: &BackupId, object: &Object, sizes: &BTreeMap<&Key, u64>) -> Result<Copy> {
+    let manifest = read_manifest(store, id, object)?;
+    let trouble = match &manifest {
+        Ok(manifest) => trouble(manifest, sizes)?,
+        Err(_) => None,
+    };
+    let proof = if sizes.contains_key(&key(id, PROOF)?) { read_proof(store, id)? } else { Proof::default() };
+    let pinned = sizes.contains_key(&key(id, PIN)?);
+    Ok(Copy { store: store.name().to_owned(), manifest, trouble, proof, pinned })
+}
+
+fn read_manifest(store: &dyn Store, id: &BackupId, object: &Object) -> Result<std::result::Result<Box<Manifest>, String>> {
+    if object.bytes > manifest::BYTES_MAX {
+        return Ok(Err("damaged: its manifest is too large".to_owned()));
+    }
+    let mut text = Vec::new();
+    let read = store.get(&object.key)?.take(manifest::BYTES_MAX).read_to_end(&mut text);
+    read.or_fail(|| format!("cannot read {} in store `{}`", object.key, store.name()))?;
+    Ok(match Manifest::parse(&text) {
+        Ok(manifest) if manifest.id == *id => Ok(Box::new(manifest)),
+        Ok(manifest) => Err(format!("its manifest belongs to {}", manifest.id)),
+        Err(failure) => Err(failure.to_string()),
+    })
+}
+
+fn trouble(manifest: &Manifest, sizes: &BTreeMap<&Key, u64>) -> Result<Option<String>> {
+    let mut parts = vec![(&manifest.file, manifest.stored.bytes)];
+    if let Content::Files(files) = &manifest.content {
+        parts.extend(files.list.iter().map(|list| (&list.file, list.stored.bytes)));
+    }
+    for (file, bytes) in parts {
+        match sizes.get(&beside(&manifest.id, file)?) {
+            None => return Ok(Some(format!("{file} is missing"))),
+            Some(&found) if found != bytes => return Ok(Some(format!("{file} has {found} bytes, not {bytes}"))),
+            Some(_) => {}
+        }
+    }
+    Ok(None)
+}
+
+fn read_proof(store: &dyn Store, id: &BackupId) -> Result<Proof> {
+    let mut text = Vec::new();
+    let key = key(id, PROOF)?;
+    let read = store.get(&key)?.take(1 << 20).read_to_end(&mut text);
+    read.or_fail(|| format!("cannot read {key} in store `{}`", store.name()))?;
+    // A proof that cannot be read proves nothing; the backup itself is judged by its manifest.
+    Ok(serde_json::from_slice(&text).unwrap_or_default())
+}
+
+/// Records what a look or a drill found, keeping the other half of the proof.
+pub fn write_proof(store: &dyn Store, id: &BackupId, change: impl FnOnce(&mut Proof)) -> Result<()> {
+    let there = store.list(id.dataset.as_str())?.iter().any(|o| key(id, PROOF).is_ok_and(|k| k == o.key));
+    let mut proof = if there { read_proof(store, id)? } else { Proof::default() };
+    change(&mut proof);
+    let text = serde_json::to_vec_pretty(&proof).or_fail(|| "cannot write a proof".to_owned())?;
+    put_bytes(store, &key(id, PROOF)?, &text)
+}
+
+/// Marks a backup as kept for ever, or no longer.
+pub fn set_pin(store: &dyn Store, id: &BackupId, pinned: bool) -> Result<()> {
+    let key = key(id, PIN)?;
+    if pinned { put_bytes(store, &key, b"pinned\n") } else { store.delete(&key) }
+}
+
+/// Begins a backup: until [`record`] or [`abandon`] its files count as nobody's.
+pub fn begin(store: &dyn Store, id: &BackupId) -> Result<()> {
+    put_bytes(store, &key(id, UNFINISHED)?, b"")
+}
+
+/// Ends a backup well: the manifest makes it exist. Everything it names must lie in the store.
+pub fn record(store: &dyn Store, manifest: &Manifest) -> Result<()> {
+    put_bytes(store, &key(&manifest.id, MANIFEST)?, manifest.render()?.as_bytes())?;
+    store.delete(&key(&manifest.id, UNFINISHED)?)
+}
+
+/// Ends a backup badly: removes what had been written.
+pub fn abandon(store: &dyn Store, id: &BackupId) -> Result<()> {
+    remove_data(store, id)?;
+    store.delete(&key(id, UNFINISHED)?)
+}
+
+/// Removes a backup, the manifest first: at no instant is there a manifest without its data.
+pub fn forget(store: &dyn Store, id: &BackupId) -> Result<()> {
+    begin(store, id)?;
+    store.delete(&key(id, MANIFEST)?)?;
+    remove_data(store, id)?;
+    store.delete(&key(id, UNFINISHED)?)
+}
+
+/// Removes what killed runs left of a dataset: only what carries a mark of ours, and only under
+/// the dataset's lock. A backup whose manifest had been written is kept.
+pub fn sweep(store: &dyn Store, dataset: &DatasetName) -> Result<()> {
+    store.sweep(dataset.as_str())?;
+    let objects = store.list(dataset.as_str())?;
+    for object in &objects {
+        let id = object.key.as_str().strip_suffix(UNFINISHED).and_then(id_of);
+        // A nested dataset (`globals/staging` below `globals`) has a lock of its own.
+        let Some(id) = id.filter(|id| id.dataset == *dataset) else { continue };
+        let manifest = key(&id, MANIFEST)?;
+        if objects.iter().any(|o| o.key == manifest) {
+            store.delete(&object.key)?;
+        } else {
+            tracing::info!(%id, "removing what a killed run left");
+            abandon(store, &id)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_data(store: &dyn Store, id: &BackupId) -> Result<()> {
+    let (mark, prefix) = (key(id, UNFINISHED)?, format!("{}.", base(id)));
+    for object in store.list(id.dataset.as_str())? {
+        if object.key.as_str().starts_with(&prefix) && object.key != mark {
+            store.delete(&object.key)?;
+        }
+    }
+    Ok(())
+}
+
+/// Re-reads a backup's stored bytes; an error says what differs.
+pub fn check_stored(store: &dyn Store, manifest: &Manifest) -> Result<()> {
+    check_extent(store, &manifest.id, &manifest.file, &manifest.stored)?;
+    if let Content::Files(files) = &manifest.content
+        && let Some(list) = &files.list
+    {
+        check_extent(store, &manifest.id, &list.file, &list.stored)?;
+    }
+    Ok(())
+}
+
+fn check_extent(store: &dyn Store, id: &BackupId, file: &str, recorded: &Extent) -> Result<()> {
+    let key = beside(id, file)?;
+    let what = || format!("cannot read {key} in store `{}`", store.name());
+    let (bytes, sha256) = seal::stored_digest(store.get(&key)?).map_err(|e| Failure::because(what(), e))?;
+    if bytes != recorded.bytes {
+        return Err(Failure::new(format!("{file} has {bytes} bytes, not {}", recorded.bytes)));
+    }
+    if sha256 != recorded.sha256 {
+        return Err(Failure::new(format!("{file} is damaged: its SHA-256 is {sha256}, not {}", recorded.sha256)));
+    }
+    Ok(())
+}
+
+/// Copies a backup from one store to another, digests checked on the way; under `to`'s lock.
+pub fn copy(from: &dyn Store, to: &dyn Store, manifest: &Manifest) -> Result<()> {
+    let id = &manifest.id;
+    begin(to, id)?;
+    let copied = (|| {
+        let mut parts = vec![(&manifest.file, &manifest.stored)];
+        if let Content::Files(files) = &manifest.content {
+            parts.extend(files.list.iter().map(|list| (&list.file, &list.stored)));
+        }
+        for (file, extent) in parts {
+            let key = beside(id, file)?;
+            let mut body = from.get(&key)?;
+            to.put(&key, &mut body).map_err(|error| error.into_failure(format!("cannot copy {key}")))?;
+            check_extent(to, id, file, extent)?;
+        }
+        record(to, manifest)
+    })();
+    if copied.is_err()
+        && let Err(failure) = abandon(to, id)
+    {
+        tracing::warn!(%failure, "what was copied could not be removed; the next run does it");
+    }
+    copied.map_err(|failure: Failure| failure.context(format!("cannot copy {id} to store `{}`", to.name())))
+}
+
+/// The key of a file that lies beside a backup's manifest.
+pub fn beside(id: &BackupId, file: &str) -> Result<Key> {
+    if file.contains('/') {
+        return Err(Failure::new(format!("`{file}` in the manifest of {id} leads elsewhere")));
+    }
+    Key::new(format!("{}/{file}", id.dataset))
+}
+
+/// A stamp for a new backup: `now`, or a second after the newest there is, so that ids stay in
+/// order within one second and after a small step back of the clock.
+pub fn next_stamp(now: Timestamp, newest: Option<Stamp>) -> Stamp {
+    let stamp = Stamp::at(now);
+    match newest {
+        Some(newest) if newest >= stamp && newest.time().as_second() - now.as_second() < 60 => {
+            Timestamp::from_second(newest.time().as_second() + 1).map_or(stamp, Stamp::at)
+        }
+        _ => stamp,
+    }
+}
+
+fn put_bytes(store: &dyn Store, key: &Key, mut bytes: &[u8]) -> Result<()> {
+    store.put(key, &mut bytes).map_err(|error| error.into_failure(format!("cannot write {key}")))?;
+    Ok(())
+}
+
+fn data_keys(manifest: &Manifest) -> Result<Vec<Key>> {
+    let mut keys = vec![beside(&manifest.id, &manifest.file)?];
+    if let Content::Files(files) = &manifest.content {
+        for list in &files.list {
+            keys.push(beside(&manifest.id, &list.file)?);
+        }
+    }
+    Ok(keys)
+}
+
+fn base(id: &BackupId) -> String {
+    format!("{}/{}", id.dataset, id.stem())
+}
+
+fn key(id: &BackupId, suffix: &str) -> Result<Key> {
+    Key::new(format!("{}{suffix}", base(id)))
+}
+
+/// The id of a backup from its files' common leading part, when it is one of ours.
+fn id_of(stem: &str) -> Option<BackupId> {
+    let (dataset, name) = stem.rsplit_once('/')?;
+    let dataset: DatasetName = dataset.parse().ok()?;
+    let stamp = name.strip_prefix(dataset.file_stem())?.strip_prefix('_')?.parse().ok()?;
+    Some(BackupId { dataset, stamp })
+}

@@ -1,0 +1,373 @@
+//! `rg.toml` as it is written, and its way into validated types.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+
+use super::*;
+
+/// A table whose entries keep the file's order.
+struct Ordered<T>(Vec<(String, T)>);
+
+impl<T> Default for Ordered<T> {
+    fn default() -> Self {
+        Ordered(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
+            type Value = Ordered<T>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a table")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ordered<T>, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Ordered(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries(std::marker::PhantomData))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    host: Option<String>,
+    state: Option<PathBuf>,
+    #[serde(default)]
+    stores: Ordered<Store>,
+    encryption: Option<Encryption>,
+    #[serde(default)]
+    notify: Ordered<Notify>,
+    #[serde(default)]
+    environments: Ordered<Env>,
+    globals: Option<Globals>,
+    /// rg-healthcheck's own checks.
+    #[serde(default, rename = "check")]
+    _check: Option<toml::Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Store {
+    url: String,
+    #[serde(rename = "endpoint")]
+    _endpoint: Option<String>,
+    #[serde(rename = "region")]
+    _region: Option<String>,
+    #[serde(rename = "credentials")]
+    _credentials: Option<PathBuf>,
+    #[serde(rename = "storage_class")]
+    _storage_class: Option<String>,
+    #[serde(rename = "lock_days")]
+    _lock_days: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Encryption {
+    recipients: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Notify {
+    kind: NotifyKind,
+    url: Option<String>,
+    env_file: Option<PathBuf>,
+    #[serde(rename = "to")]
+    _to: Option<String>,
+    #[serde(rename = "from")]
+    _from: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Globals {
+    schedule: Option<String>,
+    keep: Option<Keep>,
+    stores: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Env {
+    env_file: Option<PathBuf>,
+    database: Option<Database>,
+    #[serde(default)]
+    files: Ordered<Files>,
+    #[serde(default)]
+    buckets: Ordered<Bucket>,
+    #[serde(default)]
+    app: AppRaw,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Database {
+    url: String,
+    #[serde(default = "local")]
+    via: String,
+    #[serde(default)]
+    format: DumpFormat,
+    #[serde(default)]
+    compression: CompressionKind,
+    schedule: Option<String>,
+    keep: Option<Keep>,
+    stores: Option<Vec<String>>,
+    #[serde(default)]
+    required_tables: Vec<String>,
+    #[serde(default, rename = "extensions")]
+    _extensions: Vec<String>,
+}
+
+fn local() -> String {
+    "local".to_owned()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Files {
+    path: PathBuf,
+    schedule: Option<String>,
+    keep: Option<Keep>,
+    stores: Option<Vec<String>>,
+    #[serde(default)]
+    exclude: Vec<String>,
+    owner: Option<String>,
+    #[serde(default)]
+    compression: CompressionKind,
+}
+
+/// A bucket of the app: read by rg-bucket; its dataset is named here so that a run can say that
+/// it is not backed up.
+#[derive(Deserialize)]
+struct Bucket {
+    schedule: Option<String>,
+    keep: Option<Keep>,
+    stores: Option<Vec<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct AppRaw {
+    #[serde(default)]
+    units: Vec<String>,
+    #[serde(default, rename = "containers")]
+    _containers: Vec<String>,
+    #[serde(rename = "domain")]
+    _domain: Option<String>,
+    #[serde(default, rename = "ports")]
+    _ports: Ordered<u16>,
+    #[serde(default)]
+    health: Vec<HealthRaw>,
+    #[serde(rename = "log")]
+    _log: Option<toml::Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HealthRaw {
+    url: String,
+    #[serde(default = "ok")]
+    status: u16,
+    #[serde(default)]
+    json: Ordered<serde_json::Value>,
+    #[serde(rename = "max_ms")]
+    _max_ms: Option<u64>,
+}
+
+fn ok() -> u16 {
+    200
+}
+
+/// Parses and validates; relative paths are relative to `base`. The path is filled in by the caller.
+pub(super) fn parse(text: &str, base: &Path, hostname: &str) -> Result<Config> {
+    let file: File = toml::from_str(text).map_err(|error| explain(text, &error))?;
+    let stores: Vec<StoreConfig> = file.stores.0.into_iter().map(|(name, raw)| store(name, &raw, base)).collect::<Result<_>>()?;
+    if stores.is_empty() {
+        return Err(Failure::new("no store is configured").hint("add [stores.local] with url = \"file:///var/backups/rg\""));
+    }
+    let mut config = Config {
+        path: PathBuf::new(),
+        host: file.host.unwrap_or_else(|| hostname.to_owned()),
+        state: base.join(file.state.unwrap_or_else(|| "/var/lib/rg".into())),
+        stores,
+        recipients: file.encryption.map(|e| e.recipients).unwrap_or_default(),
+        notify: Vec::new(),
+        datasets: Vec::new(),
+        environments: Vec::new(),
+    };
+    for (name, raw) in file.notify.0 {
+        config.notify.push(notify(name, raw, base)?);
+    }
+    for (name, raw) in file.environments.0 {
+        environment(&mut config, name, raw, base)?;
+    }
+    add_globals(&mut config, file.globals)?;
+    Ok(config)
+}
+
+fn store(name: String, raw: &Store, base: &Path) -> Result<StoreConfig> {
+    check_word("a store", &name)?;
+    let place = if let Some(path) = raw.url.strip_prefix("file://") {
+        if path.is_empty() {
+            return Err(Failure::new(format!("stores.{name}.url names no directory")));
+        }
+        StorePlace::Folder(base.join(path))
+    } else if raw.url.starts_with("s3://") {
+        StorePlace::Bucket(raw.url.clone())
+    } else {
+        return Err(Failure::new(format!("stores.{name}.url is `{}`", raw.url))
+            .hint("a store's url begins with file:// or s3://"));
+    };
+    Ok(StoreConfig { name, place })
+}
+
+fn notify(name: String, raw: Notify, base: &Path) -> Result<NotifyConfig> {
+    let url = raw.url.as_deref().map(Value::parse).transpose()?;
+    if url.is_none() && raw.kind != NotifyKind::Mail {
+        return Err(Failure::new(format!("notify.{name} has no url")));
+    }
+    let env_file = raw.env_file.map(|path| base.join(path));
+    Ok(NotifyConfig { name, kind: raw.kind, url, env_file })
+}
+
+fn environment(config: &mut Config, name: String, raw: Env, base: &Path) -> Result<()> {
+    check_word("an environment", &name)?;
+    if name == "globals" {
+        return Err(Failure::new("an environment cannot be called `globals`: it is a dataset's name"));
+    }
+    let mut add = |rest: &str, kind, schedule: Option<String>, keep: Option<Keep>, stores: Option<Vec<String>>| {
+        let name_of = format!("{name}/{rest}");
+        let at = |failure: Failure| failure.context(format!("[environments.{}]", name_of.replace('/', ".")));
+        let dataset = DatasetConfig {
+            name: name_of.parse().map_err(at)?,
+            environment: name.clone(),
+            kind,
+            schedule: schedule.as_deref().map(Schedule::parse).transpose().map_err(at)?,
+            keep: checked_keep(keep).map_err(at)?,
+            stores: chosen_stores(&config.stores, stores).map_err(at)?,
+        };
+        config.datasets.push(dataset);
+        Ok::<(), Failure>(())
+    };
+    if let Some(db) = raw.database {
+        let database = DatabaseConfig {
+            url: Value::parse(&db.url)?,
+            via: db.via,
+            format: db.format,
+            compression: db.compression,
+            required_tables: db.required_tables,
+        };
+        add("database", DatasetKind::Database(database), db.schedule, db.keep, db.stores)?;
+    }
+    for (word, files) in raw.files.0 {
+        check_word("a directory", &word)?;
+        let kind = DatasetKind::Files(FilesConfig {
+            path: base.join(files.path),
+            exclude: files.exclude,
+            owner: files.owner,
+            compression: files.compression,
+        });
+        add(&format!("files/{word}"), kind, files.schedule, files.keep, files.stores)?;
+    }
+    for (word, bucket) in raw.buckets.0 {
+        check_word("a bucket", &word)?;
+        add(&format!("buckets/{word}"), DatasetKind::Bucket, bucket.schedule, bucket.keep, bucket.stores)?;
+    }
+    let health = raw.app.health.into_iter();
+    let health = health.map(|h| HealthConfig { url: h.url, status: h.status, json: h.json.0 }).collect();
+    config.environments.push(Environment {
+        name,
+        env_file: raw.env_file.map(|path| base.join(path)),
+        app: App { units: raw.app.units, health },
+    });
+    Ok(())
+}
+
+/// Every server's globals, once: `globals` where there is one server, `globals/ENV` where there
+/// are several. Schedule and retention are the database's own unless `[globals]` says otherwise.
+fn add_globals(config: &mut Config, raw: Option<Globals>) -> Result<()> {
+    let mut servers: Vec<(String, DatasetConfig)> = Vec::new();
+    for dataset in &config.datasets {
+        let DatasetKind::Database(database) = &dataset.kind else { continue };
+        // Whether two URLs are one server is known only when they are looked up: the place where
+        // pg_dump runs and the env file tell them apart without reading a secret.
+        let env_file = config.environment(&dataset.environment).and_then(|e| e.env_file.clone());
+        let server = format!("{} {} {env_file:?}", database.via, database.url.as_written());
+        if servers.iter().all(|(known, _)| *known != server) {
+            let mut globals = dataset.clone();
+            globals.kind = DatasetKind::Globals(database.clone());
+            servers.push((server, globals));
+        }
+    }
+    let alone = servers.len() == 1;
+    let raw = raw.unwrap_or(Globals { schedule: None, keep: None, stores: None });
+    let schedule = raw.schedule.as_deref().map(Schedule::parse).transpose()?;
+    let keep = checked_keep(raw.keep)?;
+    let mut all = Vec::new();
+    for (_, mut globals) in servers {
+        let name = if alone { "globals".to_owned() } else { format!("globals/{}", globals.environment) };
+        globals.name = name.parse()?;
+        globals.schedule = schedule.clone().or(globals.schedule);
+        globals.keep = keep.clone().or(globals.keep);
+        if raw.stores.is_some() {
+            globals.stores = chosen_stores(&config.stores, raw.stores.clone())?;
+        }
+        all.push(globals);
+    }
+    config.datasets.splice(0..0, all);
+    Ok(())
+}
+
+fn checked_keep(keep: Option<Keep>) -> Result<Option<Keep>> {
+    if let Some(keep) = &keep {
+        keep.validate()?;
+    }
+    Ok(keep)
+}
+
+fn chosen_stores(known: &[StoreConfig], wanted: Option<Vec<String>>) -> Result<Vec<String>> {
+    let names = || known.iter().map(|store| store.name.as_str());
+    let Some(wanted) = wanted else { return Ok(names().map(str::to_owned).collect()) };
+    if wanted.is_empty() {
+        return Err(Failure::new("stores = [] would keep no backup"));
+    }
+    for name in &wanted {
+        if !names().any(|known| known == name) {
+            let failure = Failure::new(format!("no store `{name}` is configured"));
+            return Err(match nearest(name, names()) {
+                Some(near) => failure.hint(format!("did you mean `{near}`?")),
+                None => failure,
+            });
+        }
+    }
+    Ok(wanted)
+}
+
+/// A TOML error in an operator's words: the line, what is wrong, and the nearest known key.
+fn explain(text: &str, error: &toml::de::Error) -> Failure {
+    let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    let message = error.message().to_owned();
+    let place = line.map_or(String::new(), |line| format!("line {line}: "));
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    if message.starts_with("unknown field") || message.starts_with("unknown variant") {
+        let what = if message.starts_with("unknown field") { "key" } else { "value" };
+        let word = quoted.next().unwrap_or_default().to_owned();
+        let known: Vec<&str> = quoted.collect();
+        let failure = Failure::new(format!("{place}unknown {what} `{word}`"));
+        return match nearest(&word, known.iter().copied()) {
+            Some(near) => failure.hint(format!("did you mean `{near}`?")),
+            None => failure.hint(format!("known here: {}", known.join(", "))),
+        };
+    }
+    Failure::new(format!("{place}{message}"))
+}
