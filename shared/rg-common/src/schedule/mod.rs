@@ -48,8 +48,8 @@ impl Schedule {
     }
 
     /// The first due time strictly after `after`, by the module's rule for daylight saving.
-    /// `None` only at the end of the calendar: 29 February on a given weekday is found up to
-    /// [`SEARCH_YEARS`](search::SEARCH_YEARS) years away.
+    /// The search goes 41 years far, enough for 29 February on a given weekday, and is `None` only
+    /// near the end of the calendar (the year 9999).
     pub fn next_after(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         search::next_after(&self.fields, after, zone)
     }
