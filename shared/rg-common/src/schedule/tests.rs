@@ -72,6 +72,20 @@ fn the_next_five_are_those_of_the_independent_table() {
 }
 
 #[test]
+fn in_the_second_pass_of_an_hour_the_whole_first_pass_lies_behind() {
+    let (schedule, zone) = (schedule("0,30 2 * * *"), zone("Europe/Berlin"));
+    for (moment, previous) in [
+        ("2026-10-25T00:29:59Z", "2026-10-25T00:00:00Z"),
+        ("2026-10-25T00:30:00Z", "2026-10-25T00:30:00Z"),
+        ("2026-10-25T01:10:00Z", "2026-10-25T00:30:00Z"),
+        ("2026-10-25T02:10:00Z", "2026-10-25T00:30:00Z"),
+    ] {
+        let found = schedule.previous(at(moment), &zone);
+        assert_eq!(found, Some(at(previous)), "at {moment}");
+    }
+}
+
+#[test]
 fn the_search_ends_at_the_ends_of_the_calendar() {
     for name in ZONES {
         for text in ["0 0 29 2 */7", "* * * * *", "30 2 * * *"] {
