@@ -1,0 +1,76 @@
+//! Counting and SHA-256, which anybody can check with `wc -c` and `sha256sum`.
+
+use std::io::Read;
+
+use sha2::{Digest as _, Sha256};
+
+use super::{READ_BYTES, read_retrying};
+use crate::failure::{Failure, Result};
+
+/// What went through a [`Sealer`](super::Sealer) or an [`Opener`](super::Opener). The digests are
+/// 64 lowercase hexadecimal digits, as `sha256sum` prints them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Digests {
+    /// How many bytes the content has.
+    pub plain_bytes: u64,
+    /// SHA-256 of the content.
+    pub plain_sha256: String,
+    /// How many bytes lie in the store.
+    pub stored_bytes: u64,
+    /// SHA-256 of what lies in the store.
+    pub stored_sha256: String,
+}
+
+impl Digests {
+    pub(super) fn of(plain: Digest, stored: Digest) -> Self {
+        let (plain_bytes, plain_sha256) = plain.finish();
+        let (stored_bytes, stored_sha256) = stored.finish();
+        Digests {
+            plain_bytes,
+            plain_sha256,
+            stored_bytes,
+            stored_sha256,
+        }
+    }
+}
+
+/// Reads to the end: the number of bytes and their SHA-256. Opens no layer, so it needs no key and
+/// tells whether a stored object is the one that was written.
+pub fn stored_digest(mut stored: impl Read) -> Result<(u64, String)> {
+    let mut digest = Digest::default();
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        match read_retrying(&mut stored, &mut buffer) {
+            Ok(0) => return Ok(digest.finish()),
+            Ok(n) => digest.update(&buffer[..n]),
+            Err(error) => return Err(Failure::from_io("cannot read the stored bytes", error)),
+        }
+    }
+}
+
+/// A running count and SHA-256.
+#[derive(Clone, Default)]
+pub(super) struct Digest {
+    bytes: u64,
+    sha256: Sha256,
+}
+
+impl Digest {
+    pub(super) fn update(&mut self, piece: &[u8]) {
+        self.bytes += piece.len() as u64;
+        self.sha256.update(piece);
+    }
+
+    pub(super) fn finish(self) -> (u64, String) {
+        let hex = self
+            .sha256
+            .finalize()
+            .iter()
+            .fold(String::with_capacity(64), |mut hex, byte| {
+                hex.push(char::from(b"0123456789abcdef"[usize::from(byte >> 4)]));
+                hex.push(char::from(b"0123456789abcdef"[usize::from(byte & 15)]));
+                hex
+            });
+        (self.bytes, hex)
+    }
+}
