@@ -1,0 +1,680 @@
+//! Writes an archive into a new directory, and nowhere else.
+//!
+//! The archive is hostile until proved otherwise: absolute and climbing paths, writes through
+//! links, hard links to elsewhere, devices, names that come twice and more than the limits allow
+//! end the extraction with a reason. Parents are opened with `openat2` below the new directory's
+//! descriptor and never through a symbolic link; new names are made exclusively.
+//!
+//! Modes, times and ACLs of directories are set last, so that a read-only directory can be
+//! filled. They are held until then, within [`DIRECTORIES_BYTES_MAX`]; nothing else is.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps,
+    UTIME_OMIT, Uid, chownat, fchmod, fchown, futimens, linkat, mkdirat, mkfifoat, openat, openat2,
+    statat, statvfs, symlinkat, syncfs, utimensat,
+};
+use rustix::io::Errno;
+use sha2::{Digest, Sha256};
+
+use super::archive::{hash_zeros, read_at_most};
+use super::attributes;
+use super::entry::{Entry, Kind, Mtime, Xattr, escape};
+use super::inventory::{FilesInventory, Tally, is_privilege};
+use super::members::{Member, MemberKind, Members};
+use super::walk::inode;
+use super::{CHUNK, PATH_BYTES_MAX};
+use crate::failure::{Failure, OrFail, Result};
+
+/// Memory for the directories whose modes and times are set at the end.
+pub const DIRECTORIES_BYTES_MAX: usize = 512 << 20;
+/// Files with further names whose digest is remembered; it is computed again beyond.
+const LINKED_FILES_MAX: usize = 1_000_000;
+/// What a directory gets that the archive uses without describing it.
+const IMPLICIT_MODE: u32 = 0o755;
+
+/// How an archive is extracted.
+#[derive(Clone, Debug)]
+pub struct ExtractOptions {
+    /// Who owns what is written.
+    pub owner: Owner,
+    /// What ends the extraction.
+    pub limits: Limits,
+    /// Keep set-user-id and set-group-id bits and file capabilities. Only for archives of ours.
+    pub allow_setuid: bool,
+    /// Restore extended attributes and ACLs; an error where the file system has none.
+    pub attributes: bool,
+}
+
+/// Who owns what is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The numbers in the archive. Takes root.
+    Recorded,
+    /// One user and one group, by number. Takes root.
+    Fixed(u32, u32),
+    /// Whoever runs this.
+    Mine,
+}
+
+/// Bounds for an archive that lies about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Names, directories included.
+    pub entries_max: u64,
+    /// Bytes in all files, holes included.
+    pub bytes_max: u64,
+    /// Bytes of a path.
+    pub path_max: usize,
+}
+
+impl Limits {
+    /// Exactly what a manifest promises.
+    pub fn of(inventory: &FilesInventory) -> Self {
+        let i = inventory;
+        Limits {
+            entries_max: i.files + i.directories + i.links + i.other,
+            bytes_max: i.bytes,
+            path_max: PATH_BYTES_MAX,
+        }
+    }
+
+    /// What fits on the file system of `place`, which must exist. File systems that do not count
+    /// their inodes (btrfs) bound only the bytes.
+    pub fn of_free_space(place: &Path) -> Result<Self> {
+        let found = statvfs(place)
+            .map_err(io::Error::from)
+            .or_fail(|| format!("cannot see the free space of {}", place.display()))?;
+        let inodes = if found.f_files == 0 {
+            u64::MAX
+        } else {
+            found.f_favail
+        };
+        Ok(Limits {
+            entries_max: inodes,
+            bytes_max: found.f_bavail.saturating_mul(found.f_frsize),
+            path_max: PATH_BYTES_MAX,
+        })
+    }
+}
+
+/// Extracts an archive into `into`, which must not exist yet or be an empty directory; read to
+/// the very end of the stream and flushed to disk with `syncfs`. The inventory is that of the
+/// archive, hashed while it was written; `sink` gets each entry, and at the end those directories
+/// that the archive did not describe. On a failure what was written stays for the caller to remove.
+pub fn extract(
+    tar: impl Read,
+    into: &Path,
+    options: ExtractOptions,
+    sink: &mut dyn FnMut(&Entry) -> io::Result<()>,
+) -> Result<FilesInventory> {
+    let root = new_directory(into)?;
+    let mut extraction = Extraction {
+        into: into.to_owned(),
+        parent: None,
+        options,
+        directories: BTreeMap::new(),
+        directories_bytes: 0,
+        undescribed: 0,
+        linked: HashMap::new(),
+        tally: Tally::default(),
+        set_ids_dropped: 0,
+        sink,
+        root,
+    };
+    extraction.hold(implicit(b"."))?;
+    let mut members = Members::new(tar);
+    while let Some(member) = members.next()? {
+        let shown = escape(&member.path);
+        extraction
+            .member(member, &mut members)
+            .map_err(|failure| failure.context(format!("cannot extract `{shown}`")))?;
+    }
+    extraction.finish()
+}
+
+struct Extraction<'a> {
+    into: PathBuf,
+    root: OwnedFd,
+    /// The directory of the last name, most likely also of the next.
+    parent: Option<(Vec<u8>, OwnedFd)>,
+    options: ExtractOptions,
+    directories: BTreeMap<Vec<u8>, Held>,
+    directories_bytes: usize,
+    undescribed: u64,
+    linked: HashMap<(u64, u64), [u8; 32]>,
+    tally: Tally,
+    set_ids_dropped: u64,
+    sink: &'a mut dyn FnMut(&Entry) -> io::Result<()>,
+}
+
+/// A directory's description until the end.
+struct Held {
+    entry: Entry,
+    described: bool,
+}
+
+impl Extraction<'_> {
+    fn member<R: Read>(&mut self, member: Member, members: &mut Members<R>) -> Result<()> {
+        let path = clean(&member.path, self.options.limits.path_max)?;
+        if path == b"." && member.kind != MemberKind::Dir {
+            return Err(refused("the root can only be a directory"));
+        }
+        let (kind, link) = match member.kind {
+            MemberKind::File => (Kind::File, None),
+            MemberKind::Dir => (Kind::Dir, None),
+            MemberKind::Symlink => (Kind::Symlink, Some(symlink_target(&member.link)?)),
+            MemberKind::Hardlink => {
+                let target = clean(&member.link, self.options.limits.path_max)
+                    .map_err(|failure| failure.context("a hard link's target"))?;
+                (Kind::Hardlink, Some(target))
+            }
+            MemberKind::Fifo => (Kind::Fifo, None),
+            MemberKind::Device => {
+                return Err(refused("a device has no place in a backup of files"));
+            }
+        };
+        let mut entry = Entry {
+            path,
+            kind,
+            size: if kind == Kind::File { member.size } else { 0 },
+            mode: if kind == Kind::Symlink {
+                0o777
+            } else {
+                member.mode
+            },
+            uid: member.uid,
+            gid: member.gid,
+            owner: member.owner,
+            group: member.group,
+            mtime: member.mtime,
+            sha256: None,
+            link,
+            xattrs: match kind {
+                Kind::File | Kind::Dir => member.xattrs,
+                _ => Vec::new(),
+            },
+            sparse: member.segments.is_some(),
+        };
+        self.within_limits(&entry)?;
+        if kind == Kind::Dir {
+            return self.directory(entry);
+        }
+        let (parent, name) = split(&entry.path);
+        let name = name.to_vec();
+        let parent = self.open_parent(&parent.to_vec())?;
+        match kind {
+            Kind::File => {
+                let segments = member.segments.as_deref();
+                let sha256 = self.file(parent.as_fd(), &name, &entry, segments, members)?;
+                entry.sha256 = Some(sha256);
+            }
+            Kind::Hardlink => self.hard_link(parent.as_fd(), &name, &mut entry)?,
+            _ => self.special(parent.as_fd(), &name, &entry)?,
+        }
+        self.parent = Some((split(&entry.path).0.to_vec(), parent));
+        self.record(&entry)
+    }
+
+    fn within_limits(&self, entry: &Entry) -> Result<()> {
+        let (entries, bytes) = self.tally.size();
+        let limits = &self.options.limits;
+        // Directories count although an archive need not describe them.
+        let known = self.directories.get(&entry.path);
+        let known = u64::from(known.is_some_and(|held| !held.described));
+        if entries + self.undescribed - known >= limits.entries_max {
+            let what = format!("it holds more than {} names", limits.entries_max);
+            return Err(refused(&what));
+        }
+        if bytes.saturating_add(entry.size) > limits.bytes_max {
+            let what = format!("it holds more than {} bytes", limits.bytes_max);
+            return Err(refused(&what));
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, entry: &Entry) -> Result<()> {
+        self.tally.record(entry);
+        (self.sink)(entry).map_err(|error| Failure::from_io("cannot keep the inventory", error))
+    }
+
+    /// Makes a directory, or takes the description of one that was made for something in it.
+    fn directory(&mut self, entry: Entry) -> Result<()> {
+        match self.directories.get(&entry.path) {
+            Some(held) if held.described => return Err(twice()),
+            Some(_) => {}
+            None => {
+                let (parent, name) = split(&entry.path);
+                let (parent, name) = (parent.to_vec(), name.to_vec());
+                let directory = self.open_parent(&parent)?;
+                make_directory(directory.as_fd(), &name)?;
+                self.parent = Some((parent, directory));
+            }
+        }
+        self.record(&entry)?;
+        self.hold(Held {
+            entry,
+            described: true,
+        })
+    }
+
+    fn hold(&mut self, held: Held) -> Result<()> {
+        let xattrs = &held.entry.xattrs;
+        let attributes: usize = xattrs
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        // Twice the path (key and entry), and what the structures themselves take.
+        self.directories_bytes += 2 * held.entry.path.len() + attributes + 400;
+        if self.directories_bytes > DIRECTORIES_BYTES_MAX {
+            return Err(refused("it holds too many directories"));
+        }
+        self.undescribed += u64::from(!held.described);
+        let before = self.directories.insert(held.entry.path.clone(), held);
+        self.undescribed -= u64::from(before.is_some_and(|held| !held.described));
+        Ok(())
+    }
+
+    /// The directory that a name goes into, made if no member described it so far.
+    fn open_parent(&mut self, path: &[u8]) -> Result<OwnedFd> {
+        if let Some((known, directory)) = self.parent.take()
+            && known == path
+        {
+            return Ok(directory);
+        }
+        match open_directory(self.root.as_fd(), path, OFlags::PATH) {
+            Err(Errno::NOENT) => {}
+            other => return other.map_err(|error| below(path, error)),
+        }
+        let (above, name) = split(path);
+        let (above, name) = (above.to_vec(), name.to_vec());
+        let parent = self.open_parent(&above)?;
+        make_directory(parent.as_fd(), &name)?;
+        self.hold(implicit(path))?;
+        open_directory(self.root.as_fd(), path, OFlags::PATH).map_err(|error| below(path, error))
+    }
+
+    fn file<R: Read>(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        entry: &Entry,
+        segments: Option<&[(u64, u64)]>,
+        members: &mut Members<R>,
+    ) -> Result<[u8; 32]> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let mut file = File::from(openat(parent, name, flags, mode).map_err(new_name)?);
+        let mut hash = Sha256::new();
+        match segments {
+            None => copy(members, entry.size, &mut file, &mut hash)?,
+            Some(segments) => {
+                let mut at = 0;
+                for (offset, len) in segments {
+                    hash_zeros(&mut hash, offset - at);
+                    file.seek(io::SeekFrom::Start(*offset))
+                        .or_fail(cannot_write)?;
+                    copy(members, *len, &mut file, &mut hash)?;
+                    at = offset + len;
+                }
+                hash_zeros(&mut hash, entry.size - at);
+                file.set_len(entry.size).or_fail(cannot_write)?;
+            }
+        }
+        self.describe(file.as_fd(), entry)?;
+        Ok(hash.finalize().into())
+    }
+
+    /// Owner, mode, attributes and time of an open file or directory, in the order in which none
+    /// undoes another: `user.*` needs the right to write, a change of owner clears set-id bits and
+    /// capabilities, a change of mode changes the ACL's mask.
+    fn describe(&mut self, of: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
+        let is = |wanted: fn(&[u8]) -> bool| {
+            let xattrs: &[Xattr] = if self.options.attributes {
+                &entry.xattrs
+            } else {
+                &[]
+            };
+            xattrs.iter().filter(move |(name, _)| wanted(name))
+        };
+        for attribute in is(|name| name.starts_with(b"user.")) {
+            attributes::set(of, attribute)?;
+        }
+        if let Some((uid, gid)) = self.owner(entry) {
+            fchown(of, Some(uid), Some(gid)).map_err(cannot_own)?;
+        }
+        let mode = Mode::from_raw_mode(self.mode(entry));
+        fchmod(of, mode)
+            .map_err(io::Error::from)
+            .or_fail(|| "cannot set the mode".into())?;
+        for attribute in is(|name| name.starts_with(b"system.")) {
+            attributes::set(of, attribute)?;
+        }
+        for attribute in is(is_privilege) {
+            if self.options.allow_setuid && rustix::process::geteuid().is_root() {
+                attributes::set(of, attribute)?;
+            } else {
+                self.set_ids_dropped += 1;
+            }
+        }
+        if entry.mode & 0o6000 != 0 && !self.options.allow_setuid {
+            self.set_ids_dropped += 1;
+        }
+        futimens(of, &times(entry.mtime))
+            .map_err(io::Error::from)
+            .or_fail(|| "cannot set the time".into())
+    }
+
+    fn mode(&self, entry: &Entry) -> u32 {
+        if self.options.allow_setuid {
+            entry.mode
+        } else {
+            entry.mode & 0o1777
+        }
+    }
+
+    fn owner(&self, entry: &Entry) -> Option<(Uid, Gid)> {
+        let (uid, gid) = match self.options.owner {
+            Owner::Recorded => (entry.uid, entry.gid),
+            Owner::Fixed(uid, gid) => (uid, gid),
+            Owner::Mine => return None,
+        };
+        Some((Uid::from_raw(uid), Gid::from_raw(gid)))
+    }
+
+    /// A symbolic link or a named pipe.
+    fn special(&mut self, parent: BorrowedFd<'_>, name: &[u8], entry: &Entry) -> Result<()> {
+        match &entry.link {
+            Some(target) => symlinkat(&target[..], parent, name).map_err(new_name)?,
+            None => {
+                mkfifoat(parent, name, Mode::RUSR | Mode::WUSR).map_err(new_name)?;
+            }
+        }
+        if let Some((uid, gid)) = self.owner(entry) {
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            chownat(parent, name, Some(uid), Some(gid), flags).map_err(cannot_own)?;
+        }
+        if entry.kind == Kind::Fifo {
+            // The name was made exclusively in a directory of ours, so it is no link.
+            let mode = Mode::from_raw_mode(self.mode(entry));
+            rustix::fs::chmodat(parent, name, mode, AtFlags::empty())
+                .map_err(io::Error::from)
+                .or_fail(|| "cannot set the mode".into())?;
+        }
+        utimensat(parent, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(io::Error::from)
+            .or_fail(|| "cannot set the time".into())
+    }
+
+    /// Links to a file extracted before. The entry takes over what the file is, which is what a
+    /// reader of the tree will find.
+    fn hard_link(&mut self, parent: BorrowedFd<'_>, name: &[u8], entry: &mut Entry) -> Result<()> {
+        let target = entry.link.clone().unwrap_or_default();
+        let (above, target_name) = split(&target);
+        let what = || format!("a hard link to `{}`", escape(&target));
+        let directory = open_directory(self.root.as_fd(), above, OFlags::PATH)
+            .map_err(|error| below(above, error).context(what()))?;
+        let found = statat(&directory, target_name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(io::Error::from)
+            .or_fail(what)?;
+        if !FileType::from_raw_mode(found.st_mode).is_file() {
+            return Err(refused("a hard link to something that is no file").context(what()));
+        }
+        linkat(&directory, target_name, parent, name, AtFlags::empty()).map_err(new_name)?;
+        entry.size = found.st_size.unsigned_abs();
+        entry.sha256 = Some(self.linked_digest(directory.as_fd(), target_name, &found)?);
+        Ok(())
+    }
+
+    fn linked_digest(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        name: &[u8],
+        found: &Stat,
+    ) -> Result<[u8; 32]> {
+        if let Some(known) = self.linked.get(&inode(found)) {
+            return Ok(*known);
+        }
+        let what = || "cannot read the file that a hard link names".to_owned();
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(directory, name, flags, Mode::empty());
+        let file = File::from(file.map_err(io::Error::from).or_fail(what)?);
+        let (mut hash, mut at, mut buffer) = (Sha256::new(), 0, vec![0; CHUNK]);
+        loop {
+            let n = read_at_most(&file, &mut buffer, at).or_fail(what)?;
+            if n == 0 {
+                break;
+            }
+            hash.update(&buffer[..n]);
+            at += n as u64;
+        }
+        let sha256 = hash.finalize().into();
+        if self.linked.len() < LINKED_FILES_MAX {
+            self.linked.insert(inode(found), sha256);
+        }
+        Ok(sha256)
+    }
+
+    /// Describes the directories, the deepest first, and flushes everything.
+    fn finish(mut self) -> Result<FilesInventory> {
+        while let Some((path, held)) = self.directories.pop_last() {
+            let shown = || {
+                format!(
+                    "cannot finish the directory {}/{}",
+                    self.into.display(),
+                    escape(&path)
+                )
+            };
+            let directory = open_directory(self.root.as_fd(), &path, OFlags::RDONLY)
+                .map_err(io::Error::from)
+                .or_fail(shown)?;
+            let what = shown();
+            self.describe(directory.as_fd(), &held.entry)
+                .map_err(|failure| failure.context(what))?;
+            if !held.described {
+                self.record(&held.entry)?;
+            }
+        }
+        if self.set_ids_dropped > 0 {
+            let count = self.set_ids_dropped;
+            let note = format!("{count} set-id bits or capabilities were not restored");
+            self.tally.note(note);
+        }
+        syncfs(&self.root)
+            .map_err(io::Error::from)
+            .or_fail(|| format!("cannot flush {} to disk", self.into.display()))?;
+        Ok(self.tally.finish())
+    }
+}
+
+/// A directory that the archive uses without describing it.
+fn implicit(path: &[u8]) -> Held {
+    Held {
+        described: false,
+        entry: Entry {
+            path: path.to_vec(),
+            kind: Kind::Dir,
+            size: 0,
+            mode: IMPLICIT_MODE,
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            owner: None,
+            group: None,
+            mtime: Mtime::default(),
+            sha256: None,
+            link: None,
+            xattrs: Vec::new(),
+            sparse: false,
+        },
+    }
+}
+
+/// Makes the directory to extract into, or takes an empty one; nobody else may look in.
+fn new_directory(into: &Path) -> Result<OwnedFd> {
+    let what = || format!("cannot extract into {}", into.display());
+    let fail = |error: Errno| Failure::because(what(), io::Error::from(error));
+    match rustix::fs::mkdir(into, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(fail(error).hint("its parent directory must exist")),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let root = openat(CWD, into, flags, Mode::empty()).map_err(fail)?;
+    let mut names = into.read_dir().or_fail(what)?;
+    if names.next().is_some() {
+        let what = format!("{}: the directory is not empty", what());
+        return Err(Failure::new(what).hint("name one that does not exist yet"));
+    }
+    fchmod(&root, Mode::RWXU).map_err(fail)?;
+    attributes::remove_acls(root.as_fd()).map_err(|failure| failure.context(what()))?;
+    Ok(root)
+}
+
+fn make_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    mkdirat(parent, name, Mode::RWXU).map_err(new_name)
+}
+
+/// Opens a directory below the root, through no link whatsoever.
+fn open_directory(root: BorrowedFd<'_>, path: &[u8], access: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS
+        | ResolveFlags::NO_XDEV;
+    loop {
+        match openat2(root, path, flags, Mode::empty(), resolve) {
+            // The kernel lost a race with a rename elsewhere and asks for another try.
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// A path relative to the root, without empty and `.` components.
+fn clean(path: &[u8], path_max: usize) -> Result<Vec<u8>> {
+    if path.is_empty() {
+        return Err(refused("an empty path"));
+    }
+    if path.starts_with(b"/") {
+        return Err(refused("an absolute path"));
+    }
+    if path.contains(&0) {
+        return Err(refused("a path with a NUL"));
+    }
+    let mut cleaned = Vec::with_capacity(path.len());
+    for part in path.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => continue,
+            b".." => return Err(refused("a path that climbs out with `..`")),
+            _ if part.len() > 255 => return Err(refused("a name of more than 255 bytes")),
+            part => {
+                if !cleaned.is_empty() {
+                    cleaned.push(b'/');
+                }
+                cleaned.extend(part);
+            }
+        }
+    }
+    if cleaned.len() > path_max.min(PATH_BYTES_MAX) {
+        return Err(refused("a path that is too long"));
+    }
+    if cleaned.is_empty() {
+        cleaned.push(b'.');
+    }
+    Ok(cleaned)
+}
+
+/// A symbolic link may point anywhere, since nothing is ever written through it.
+fn symlink_target(target: &[u8]) -> Result<Vec<u8>> {
+    if target.is_empty() || target.contains(&0) || target.len() > PATH_BYTES_MAX {
+        return Err(refused("a symbolic link with an impossible target"));
+    }
+    Ok(target.to_vec())
+}
+
+/// The directory of a clean path, and its last component.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|b| *b == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (b".", path),
+    }
+}
+
+/// Writes the next bytes of a member's data.
+fn copy<R: Read>(
+    members: &mut Members<R>,
+    mut len: u64,
+    file: &mut File,
+    hash: &mut Sha256,
+) -> Result<()> {
+    while len > 0 {
+        let chunk = members.chunk()?;
+        let n = (chunk.len() as u64).min(len) as usize;
+        if n == 0 {
+            return Err(refused("a file with less data than it declares"));
+        }
+        hash.update(&chunk[..n]);
+        file.write_all(&chunk[..n]).or_fail(cannot_write)?;
+        members.consume(n);
+        len -= n as u64;
+    }
+    Ok(())
+}
+
+fn times(mtime: Mtime) -> Timestamps {
+    Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: mtime.seconds,
+            tv_nsec: mtime.nanoseconds.into(),
+        },
+    }
+}
+
+fn refused(why: &str) -> Failure {
+    Failure::new(format!("refused: {why}"))
+        .hint("the archive is damaged or was made to do harm; nothing was written outside")
+}
+
+fn twice() -> Failure {
+    refused("the same name comes twice")
+}
+
+fn below(path: &[u8], error: Errno) -> Failure {
+    let path = escape(path);
+    match error {
+        Errno::LOOP => refused(&format!("a path through the symbolic link in `{path}`")),
+        Errno::NOTDIR => refused(&format!("a path through `{path}`, which is no directory")),
+        Errno::XDEV => refused(&format!("a path out of the directory: `{path}`")),
+        Errno::NOSYS | Errno::PERM => {
+            let what = format!("cannot open `{path}` safely");
+            Failure::because(what, io::Error::from(error))
+                .hint("it takes Linux 5.6 and a sandbox that allows openat2")
+        }
+        error => Failure::because(format!("cannot open `{path}`"), io::Error::from(error)),
+    }
+}
+
+fn new_name(error: Errno) -> Failure {
+    match error {
+        Errno::EXIST => twice(),
+        error => Failure::because("cannot make it", io::Error::from(error)),
+    }
+}
+
+fn cannot_own(error: Errno) -> Failure {
+    Failure::because("cannot set the owner", io::Error::from(error))
+        .hint("only root can give files to others: run as root, or keep them as yours")
+}
+
+fn cannot_write() -> String {
+    "cannot write".into()
+}
