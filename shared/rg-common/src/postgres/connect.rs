@@ -99,7 +99,9 @@ impl Connector {
 }
 
 /// A server's version as it numbers itself: 170002 is 17.2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct ServerVersion(pub u32);
 
 impl ServerVersion {
@@ -223,7 +225,11 @@ impl Session {
 }
 
 /// One connection, by libpq's order of attempts for the URL's `sslmode`.
-pub(super) async fn dial(url: &DatabaseUrl, application: &str, nonce: Option<&str>) -> Result<Wire> {
+pub(super) async fn dial(
+    url: &DatabaseUrl,
+    application: &str,
+    nonce: Option<&str>,
+) -> Result<Wire> {
     let (first, second) = match (&url.host, url.tls) {
         (Host::Socket(_), _) | (_, TlsMode::Disable) => (SslMode::Disable, None),
         (_, TlsMode::Allow) => (SslMode::Disable, Some(SslMode::Require)),

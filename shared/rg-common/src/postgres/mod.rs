@@ -14,7 +14,7 @@ mod trouble;
 pub mod url;
 
 pub use connect::{Connector, Session};
-// pub use place::Place;
+pub use place::Place;
 pub use url::DatabaseUrl;
 
 #[cfg(test)]

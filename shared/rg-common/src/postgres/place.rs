@@ -12,7 +12,7 @@ use super::connect::{ServerVersion, Session};
 use super::tls;
 use super::url::{DatabaseUrl, Host};
 use crate::failure::{Failure, OrFail, Result};
-use crate::program::{Program, ProgramError};
+use crate::program::Program;
 use crate::secret::Secret;
 
 /// Where distributions keep several majors side by side; `{}` stands for the major.
@@ -25,15 +25,54 @@ const ANSWER_BYTES: usize = 64 * 1024;
 /// libpq's variables, from its manual (section 34.15 in version 18). What is not set by us is
 /// taken away, so that a backup does not depend on the shell that started it.
 const LIBPQ_VARIABLES: &[&str] = &[
-    "PGHOST", "PGSSLNEGOTIATION", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD",
-    "PGPASSFILE", "PGREQUIREAUTH", "PGCHANNELBINDING", "PGSERVICE", "PGSERVICEFILE", "PGOPTIONS",
-    "PGAPPNAME", "PGSSLMODE", "PGREQUIRESSL", "PGSSLCOMPRESSION", "PGSSLCERT", "PGSSLKEY",
-    "PGSSLCERTMODE", "PGSSLROOTCERT", "PGSSLCRL", "PGSSLCRLDIR", "PGSSLSNI", "PGREQUIREPEER",
-    "PGSSLMINPROTOCOLVERSION", "PGSSLMAXPROTOCOLVERSION", "PGGSSENCMODE", "PGKRBSRVNAME",
-    "PGGSSLIB", "PGGSSDELEGATION", "PGCONNECT_TIMEOUT", "PGCLIENTENCODING",
-    "PGTARGETSESSIONATTRS", "PGLOADBALANCEHOSTS", "PGMINPROTOCOLVERSION",
-    "PGMAXPROTOCOLVERSION", "PGDATESTYLE", "PGTZ", "PGGEQO", "PGSYSCONFDIR", "PGLOCALEDIR",
-    "PGSSLKEYLOGFILE", "PGOAUTHDEBUG", "PG_COLOR", "PSQLRC", "PSQL_PAGER", "PAGER",
+    "PGHOST",
+    "PGSSLNEGOTIATION",
+    "PGHOSTADDR",
+    "PGPORT",
+    "PGDATABASE",
+    "PGUSER",
+    "PGPASSWORD",
+    "PGPASSFILE",
+    "PGREQUIREAUTH",
+    "PGCHANNELBINDING",
+    "PGSERVICE",
+    "PGSERVICEFILE",
+    "PGOPTIONS",
+    "PGAPPNAME",
+    "PGSSLMODE",
+    "PGREQUIRESSL",
+    "PGSSLCOMPRESSION",
+    "PGSSLCERT",
+    "PGSSLKEY",
+    "PGSSLCERTMODE",
+    "PGSSLROOTCERT",
+    "PGSSLCRL",
+    "PGSSLCRLDIR",
+    "PGSSLSNI",
+    "PGREQUIREPEER",
+    "PGSSLMINPROTOCOLVERSION",
+    "PGSSLMAXPROTOCOLVERSION",
+    "PGGSSENCMODE",
+    "PGKRBSRVNAME",
+    "PGGSSLIB",
+    "PGGSSDELEGATION",
+    "PGCONNECT_TIMEOUT",
+    "PGCLIENTENCODING",
+    "PGTARGETSESSIONATTRS",
+    "PGLOADBALANCEHOSTS",
+    "PGMINPROTOCOLVERSION",
+    "PGMAXPROTOCOLVERSION",
+    "PGDATESTYLE",
+    "PGTZ",
+    "PGGEQO",
+    "PGSYSCONFDIR",
+    "PGLOCALEDIR",
+    "PGSSLKEYLOGFILE",
+    "PGOAUTHDEBUG",
+    "PG_COLOR",
+    "PSQLRC",
+    "PSQL_PAGER",
+    "PAGER",
 ];
 
 /// How the values in a dump are written: independent of the server's, the role's and the
@@ -111,11 +150,8 @@ impl Place {
                 engine,
                 name: container,
             } => {
-                let version = container_version(*engine, container, name)?;
-                if version.major() < server.major() {
-                    return Err(too_old(name, version, server, &format!(" in {self}")));
-                }
-                Ok(in_container(*engine, container, name, url, server))
+                fit_for_container(engine.word(), container, name, server)?;
+                Ok(in_container(engine.word(), container, name, url, server))
             }
         }
     }
@@ -128,12 +164,13 @@ impl Place {
             return Ok(());
         };
         let expected: String = session.value(IDENTITY, &[])?;
-        let psql = in_container(*engine, name, "psql", session.url(), session.version())
+        let engine = engine.word();
+        let psql = in_container(engine, name, "psql", session.url(), session.version())
             .args(["--no-psqlrc", "--tuples-only", "--no-align", "--command"])
             .arg(IDENTITY);
         let found = psql
             .output(ANSWER_BYTES)
-            .map_err(|failure| container_trouble(*engine, name, "psql", failure))?;
+            .map_err(|failure| container_trouble(engine, name, "psql", failure))?;
         if String::from_utf8_lossy(&found).trim() == expected {
             return Ok(());
         }
@@ -164,17 +201,17 @@ struct Found {
 /// All installed versions of a program: the distributions' folders, then `PATH`.
 fn installed(name: &str) -> Result<Vec<Found>> {
     let mut paths: Vec<PathBuf> = MAJORS
-        .flat_map(|major| {
-            let major = major.to_string();
-            INSTALLED.map_each(|folder| Path::new(&folder.replace("{}", &major)).join(name))
-        })
+        .flat_map(|major| INSTALLED.iter().map(move |folder| (folder, major)))
+        .map(|(folder, major)| Path::new(&folder.replace("{}", &major.to_string())).join(name))
         .filter(|path| path.exists())
         .collect();
     paths.push(name.into());
     let mut found = Vec::new();
     let mut last = None;
     for path in paths {
-        let answer = clean(Program::new(&path)).arg("--version").output(ANSWER_BYTES);
+        let answer = clean(Program::new(&path))
+            .arg("--version")
+            .output(ANSWER_BYTES);
         match answer.and_then(|answer| read_version(name, &answer)) {
             Ok(version) => found.push(Found { path, version }),
             Err(failure) => last = Some(failure),
@@ -185,16 +222,6 @@ fn installed(name: &str) -> Result<Vec<Found>> {
             "install postgresql-client, or run {name} in the server's container: via = \"docker:NAME\""
         ))),
         _ => Ok(found),
-    }
-}
-
-trait MapEach<T> {
-    fn map_each<U>(&self, f: impl Fn(&T) -> U) -> Vec<U>;
-}
-
-impl<T> MapEach<T> for [T] {
-    fn map_each<U>(&self, f: impl Fn(&T) -> U) -> Vec<U> {
-        self.iter().map(f).collect()
     }
 }
 
@@ -230,7 +257,9 @@ fn read_version(name: &str, answer: &[u8]) -> Result<ServerVersion> {
     let text = String::from_utf8_lossy(answer);
     let word = text.split(") ").nth(1).unwrap_or_default();
     let number = |text: &str| -> Option<u32> {
-        let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let end = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
         text[..end].parse().ok()
     };
     let minor = word.split_once('.').and_then(|(_, rest)| number(rest));
@@ -253,7 +282,11 @@ fn clean(program: Program) -> Program {
 
 /// What every place needs to know: who, which database, how values are written.
 fn common(url: &DatabaseUrl, server: ServerVersion) -> Vec<(&'static str, Secret)> {
-    let options = if server.major() < 14 { OPTIONS_BEFORE_14 } else { OPTIONS };
+    let options = if server.major() < 14 {
+        OPTIONS_BEFORE_14
+    } else {
+        OPTIONS
+    };
     let options = match &url.options {
         Some(own) => format!("{own} {options}"),
         None => options.to_owned(),
@@ -299,38 +332,43 @@ fn with_address(program: Program, url: &DatabaseUrl, server: ServerVersion) -> P
 /// `docker exec -i -e PGUSER … NAME pg_dump`: names of variables only, the values go through the
 /// engine's environment.
 fn in_container(
-    engine: Engine,
+    engine: &str,
     container: &str,
     name: &str,
     url: &DatabaseUrl,
     server: ServerVersion,
 ) -> Program {
     let pairs = common(url, server);
-    let mut program = clean(Program::new(engine.word())).args(["exec", "-i"]);
+    let mut program = clean(Program::new(engine)).args(["exec", "-i"]);
     for (variable, value) in pairs {
         program = program.arg("-e").arg(variable).env(variable, value);
     }
     program.arg(container).arg(name)
 }
 
-fn container_version(engine: Engine, container: &str, name: &str) -> Result<ServerVersion> {
-    let answer = Program::new(engine.word())
+fn fit_for_container(
+    engine: &str,
+    container: &str,
+    name: &str,
+    server: ServerVersion,
+) -> Result<()> {
+    let answer = Program::new(engine)
         .args(["exec", container, name, "--version"])
         .output(ANSWER_BYTES)
         .map_err(|failure| container_trouble(engine, container, name, failure))?;
-    read_version(name, &answer).or_fail(|| format!("cannot use {}:{container}", engine.word()))
+    let version = read_version(name, &answer)?;
+    if version.major() < server.major() {
+        let at = format!(" in the container {container}");
+        return Err(too_old(name, version, server, &at));
+    }
+    Ok(())
 }
 
 /// What docker or podman said, with its remedy.
-fn container_trouble(engine: Engine, container: &str, name: &str, failure: Failure) -> Failure {
-    use std::error::Error;
-    let engine = engine.word();
+fn container_trouble(engine: &str, container: &str, name: &str, failure: Failure) -> Failure {
     let said = failure.to_string().to_ascii_lowercase();
-    let missing = failure.source().is_none() && said.contains("cannot start");
-    let failure = failure.context(format!("cannot run {name} in {engine}:{container}"));
-    if missing {
-        return failure;
-    }
+    let engine = engine.rsplit('/').next().unwrap_or(engine);
+    let failure = failure.context(format!("cannot run {name} in the container {container}"));
     if said.contains("is not running") || said.contains("container state improper") {
         return failure.hint(format!("start it: {engine} start {container}"));
     }

@@ -27,7 +27,10 @@ pub fn by_name(url: &DatabaseUrl) -> Option<Failure> {
         return pooled(format!("Neon's direct host is {direct}.{rest}"));
     }
     if host.ends_with("pooler.supabase.com") {
-        let project = url.user.split_once('.').map_or("PROJECT", |(_, project)| project);
+        let project = url
+            .user
+            .split_once('.')
+            .map_or("PROJECT", |(_, project)| project);
         return pooled(format!(
             "Supabase's direct address is postgresql://postgres:…@db.{project}.supabase.co:5432/postgres"
         )).map(|failure| failure.hint("without IPv6 it needs Supabase's IPv4 add-on"));
@@ -75,7 +78,8 @@ mod tests {
             "Neon's direct host is ep-cool-1.eu-central-1.aws.neon.tech"
         );
         assert_eq!(
-            hint("postgresql://postgres.abcd:p@aws-0-eu.pooler.supabase.com:6543/postgres").unwrap(),
+            hint("postgresql://postgres.abcd:p@aws-0-eu.pooler.supabase.com:6543/postgres")
+                .unwrap(),
             "Supabase's direct address is postgresql://postgres:…@db.abcd.supabase.co:5432/postgres | without IPv6 it needs Supabase's IPv4 add-on"
         );
         assert_eq!(

@@ -184,7 +184,9 @@ pub(super) fn asking(url: &DatabaseUrl, sql: &str, error: Error) -> Failure {
         None => failure,
     };
     match *db.code() {
-        SqlState::DISK_FULL => failure.hint("the server's disk is full: `df -h` on its data directory"),
+        SqlState::DISK_FULL => {
+            failure.hint("the server's disk is full: `df -h` on its data directory")
+        }
         SqlState::ADMIN_SHUTDOWN => failure.hint("an administrator or a restart ended the session"),
         _ => failure,
     }
@@ -207,7 +209,9 @@ pub(super) fn no_connection(url: &DatabaseUrl) -> Failure {
         "cannot connect to {url}: no answer within {} s",
         url.connect_timeout.as_secs()
     ))
-    .hint("a firewall that drops packets looks like this; connect_timeout=30 in the URL waits longer")
+    .hint(
+        "a firewall that drops packets looks like this; connect_timeout=30 in the URL waits longer",
+    )
 }
 
 /// Whether libpq would try again with, or without, TLS.
@@ -215,8 +219,7 @@ pub(super) fn other_encryption_may_help(error: &Error) -> bool {
     match error.code() {
         Some(code) => *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
         None => {
-            cause::<rustls::Error>(error).is_some()
-                || error.to_string().contains("TLS handshake")
+            cause::<rustls::Error>(error).is_some() || error.to_string().contains("TLS handshake")
         }
     }
 }

@@ -165,9 +165,7 @@ impl DatabaseUrl {
     pub fn parse(text: &str) -> Result<DatabaseUrl> {
         refuse_blanks(text)?;
         let Some((scheme, rest)) = text.split_once("://") else {
-            return Err(
-                Failure::new("the database URL has no `://`, so it is no URL").hint(SHAPE)
-            );
+            return Err(Failure::new("the database URL has no `://`, so it is no URL").hint(SHAPE));
         };
         let (kind, _driver) = scheme.split_once('+').unwrap_or((scheme, ""));
         if !matches!(kind, "postgresql" | "postgres") {
@@ -305,7 +303,7 @@ impl Draft {
             text => text.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
                 // Not shown: it may be a part of the password.
                 Failure::new("the database URL's port is no number from 1 to 65535")
-                .hint("a `:` or `@` in the password is written %3A or %40")
+                    .hint("a `:` or `@` in the password is written %3A or %40")
             })?,
         };
         if self.user.is_empty() {
@@ -401,11 +399,11 @@ fn split_address(address: &str) -> Result<(&str, &str)> {
         return Ok((address, ""));
     }
     match address.split_once(':') {
-        Some((_, port)) if port.contains(':') => {
-            Err(Failure::new("the database URL's host holds more than one `:`")
-                .hint("an IPv6 address stands in brackets: [::1]:5432")
-                .hint("a `:` or `@` in the password is written %3A or %40"))
-        }
+        Some((_, port)) if port.contains(':') => Err(Failure::new(
+            "the database URL's host holds more than one `:`",
+        )
+        .hint("an IPv6 address stands in brackets: [::1]:5432")
+        .hint("a `:` or `@` in the password is written %3A or %40")),
         Some((host, port)) => Ok((host, port)),
         None => Ok((address, "")),
     }
@@ -471,11 +469,7 @@ impl fmt::Display for DatabaseUrl {
         let mask = if self.password.is_some() { ":***" } else { "" };
         let (user, database) = (&self.user, &self.database);
         match &self.host {
-            Host::Tcp(_) => write!(
-                f,
-                "postgresql://{user}{mask}@{}/{database}",
-                self.server()
-            ),
+            Host::Tcp(_) => write!(f, "postgresql://{user}{mask}@{}/{database}", self.server()),
             Host::Socket(directory) if self.port == DEFAULT_PORT => {
                 write!(f, "postgresql://{user}{mask}@/{database}?host={directory}")
             }

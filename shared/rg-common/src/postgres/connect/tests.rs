@@ -16,7 +16,10 @@ fn failure(url: &str) -> (String, String) {
         text.replace(&port, "PORT")
             .replace(cluster.directory.to_str().unwrap(), "DIR")
     };
-    (plain(failure.to_string()), plain(failure.hints().join(" | ")))
+    (
+        plain(failure.to_string()),
+        plain(failure.hints().join(" | ")),
+    )
 }
 
 fn encrypted(url: &str) -> bool {
@@ -137,8 +140,12 @@ fn sslmode_means_what_libpq_means() {
     )));
     let roles = "@localhost:PORT/postgres?sslmode=";
     assert!(encrypted(&format!("postgresql://tls_only:p{roles}allow")));
-    assert!(!encrypted(&format!("postgresql://plain_only:p{roles}prefer")));
-    assert!(!encrypted("postgresql://postgres:super@/postgres?host=DIR&port=PORT"));
+    assert!(!encrypted(&format!(
+        "postgresql://plain_only:p{roles}prefer"
+    )));
+    assert!(!encrypted(
+        "postgresql://postgres:super@/postgres?host=DIR&port=PORT"
+    ));
 }
 
 #[test]
@@ -178,7 +185,9 @@ fn a_question_that_takes_too_long_is_given_up_and_cancelled() {
         .execute_within(Duration::from_millis(100), "SELECT pg_sleep(50)")
         .unwrap_err();
     assert!(
-        failure.to_string().starts_with("`SELECT pg_sleep(50)` at postgres had no answer"),
+        failure
+            .to_string()
+            .starts_with("`SELECT pg_sleep(50)` at postgres had no answer"),
         "{failure}"
     );
     // The session is free again: the server has stopped.

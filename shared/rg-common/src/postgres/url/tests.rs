@@ -44,9 +44,15 @@ fn the_password_is_never_shown() {
 fn drivers_sockets_and_ipv6_are_understood() {
     for (text, expected) in [
         ("postgres://u@h/d", "postgresql://u@h:5432/d"),
-        ("postgresql+psycopg2://u:p@h:6/d", "postgresql://u:***@h:6/d"),
+        (
+            "postgresql+psycopg2://u:p@h:6/d",
+            "postgresql://u:***@h:6/d",
+        ),
         ("postgresql://u@[::1]:7/d", "postgresql://u@[::1]:7/d"),
-        ("postgresql://u@[fe80::1]/d", "postgresql://u@[fe80::1]:5432/d"),
+        (
+            "postgresql://u@[fe80::1]/d",
+            "postgresql://u@[fe80::1]:5432/d",
+        ),
         (
             "postgresql://u@/d?host=/run/postgresql",
             "postgresql://u@/d?host=/run/postgresql",
@@ -55,7 +61,10 @@ fn drivers_sockets_and_ipv6_are_understood() {
             "postgresql://u@%2Frun%2Fpg:6543/d",
             "postgresql://u@/d?host=/run/pg&port=6543",
         ),
-        ("postgresql://a%40b:p%3A@h/d%20e", "postgresql://a@b:***@h:5432/d e"),
+        (
+            "postgresql://a%40b:p%3A@h/d%20e",
+            "postgresql://a@b:***@h:5432/d e",
+        ),
         ("postgresql://u:p@ss@h/d", "postgresql://u:***@h:5432/d"),
     ] {
         assert_eq!(shown(text), expected, "{text}");
@@ -108,17 +117,57 @@ fn an_orms_options_are_left_out_with_a_note() {
 fn what_is_wrong_with_a_url_is_said() {
     for (text, what, hint) in [
         ("", "the database URL is empty", SHAPE),
-        ("host=db user=app", "the database URL has a blank at position 8", "a blank in a password is written %20"),
-        ("postgresql://u@h/d ", "the database URL has a blank at position 19", "a blank in a password is written %20"),
-        ("mysql://u@h/d", "the database URL begins with `mysql://`, which is not PostgreSQL", SHAPE),
-        ("postgresql://u@h/d?sslmod=require", "the database URL has an unknown option `sslmod`", "is `sslmode` meant?"),
-        ("postgresql://u@h/d?sslmode=yes", "the database URL's option `sslmode` is `yes`, which is no TLS mode", "one of disable, allow, prefer, require, verify-ca, verify-full"),
+        (
+            "host=db user=app",
+            "the database URL has a blank at position 8",
+            "a blank in a password is written %20",
+        ),
+        (
+            "postgresql://u@h/d ",
+            "the database URL has a blank at position 19",
+            "a blank in a password is written %20",
+        ),
+        (
+            "mysql://u@h/d",
+            "the database URL begins with `mysql://`, which is not PostgreSQL",
+            SHAPE,
+        ),
+        (
+            "postgresql://u@h/d?sslmod=require",
+            "the database URL has an unknown option `sslmod`",
+            "is `sslmode` meant?",
+        ),
+        (
+            "postgresql://u@h/d?sslmode=yes",
+            "the database URL's option `sslmode` is `yes`, which is no TLS mode",
+            "one of disable, allow, prefer, require, verify-ca, verify-full",
+        ),
         ("postgresql://h/d", "the database URL names no user", SHAPE),
-        ("postgresql://u@h", "the database URL names no database", SHAPE),
-        ("postgresql://u@h:70000/d", "the database URL's port is no number from 1 to 65535", "a `:` or `@` in the password is written %3A or %40"),
-        ("postgresql://u@h1,h2/d", "the database URL names several hosts", "name the one to back up: the primary, or one replica"),
-        ("postgresql://u:a%zz@h/d", "the database URL's password has a `%` that is not followed by two hexadecimal digits", "a `%` itself is written %25"),
-        ("postgresql://u@h/d?sslcert=/x", "the database URL's option `sslcert` is not supported", "use a URL with host, user and password for backups"),
+        (
+            "postgresql://u@h",
+            "the database URL names no database",
+            SHAPE,
+        ),
+        (
+            "postgresql://u@h:70000/d",
+            "the database URL's port is no number from 1 to 65535",
+            "a `:` or `@` in the password is written %3A or %40",
+        ),
+        (
+            "postgresql://u@h1,h2/d",
+            "the database URL names several hosts",
+            "name the one to back up: the primary, or one replica",
+        ),
+        (
+            "postgresql://u:a%zz@h/d",
+            "the database URL's password has a `%` that is not followed by two hexadecimal digits",
+            "a `%` itself is written %25",
+        ),
+        (
+            "postgresql://u@h/d?sslcert=/x",
+            "the database URL's option `sslcert` is not supported",
+            "use a URL with host, user and password for backups",
+        ),
     ] {
         assert_eq!(failure(text), (what.to_owned(), hint.to_owned()), "{text}");
     }
