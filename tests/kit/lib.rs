@@ -1,1 +1,37 @@
-//! The kit
+//! What the suite stands on: places to work in, real servers, other people's programs that fail
+//! as told, damage, full disks.
+//!
+//! The promise: a test that ends, however it ends, leaves no process, no mount and no server
+//! behind; and what a test meets is the real thing (a real PostgreSQL, a real `ENOSPC`, a real
+//! `kill -9`) wherever the machine can give it. Nothing here is skipped when something is missing:
+//! it fails and says what to install.
+//!
+//! A test begins with `let place = rg_tests::sandbox!();`.
+
+// This crate is the outside world of the tools: it starts programs, reads the clock and the
+// environment, and speaks to whoever runs the suite.
+#![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)]
+
+mod argv_watch;
+mod chance;
+mod damage;
+mod demo;
+mod fake_program;
+mod full_disk;
+mod http_sink;
+mod postgres;
+mod run;
+mod sandbox;
+
+pub use argv_watch::ArgvWatch;
+pub use chance::Chance;
+pub use damage::Damage;
+pub use demo::{Scale, load_demo, write_uploads};
+pub use fake_program::{FakeProgram, fake_docker};
+pub use full_disk::FullDisk;
+pub use http_sink::{HttpSink, Request};
+pub use postgres::{Postgres, Setup, TableDigest};
+pub use run::{Output, Running, Tool, eventually};
+pub use sandbox::Sandbox;
+
+pub use rustix::process::Signal;
