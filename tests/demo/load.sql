@@ -74,7 +74,7 @@ INSERT INTO api_keys SELECT pg_temp.id('key', i), 'key ' || i, decode(md5('hash'
 INSERT INTO workers (hostname, address, max_concurrent, labels) SELECT 'worker-' || i, inet '10.0.0.0' + i,
         1 + i % 8, jsonb_build_object('region', 'eu-' || i % 3, 'gpu', i % 4 = 0, 'note', E'tab\t"quoted" \\')
     FROM generate_series(1, 20) AS i;
-INSERT INTO worker_heartbeats SELECT 1 + i % 20, timestamptz '2026-01-20' + i / 20 * interval '30 seconds',
+INSERT INTO worker_heartbeats SELECT 1 + i % 20, timestamptz '2026-01-20' + i / 20 * interval '60 seconds',
         (i % 400) / 100.0, 512 + i % 4096
     FROM generate_series(0, pg_temp.rows(600000)) AS i;
 INSERT INTO executions (id, api_key_id, worker_id, script, runtime, args, status, stdout, exit_code, created_at, finished_at)
@@ -92,8 +92,8 @@ INSERT INTO artifacts (execution_id, path, content_type, size_bytes, sha256, hea
     FROM generate_series(1, pg_temp.rows(150000)) AS i;
 INSERT INTO dependency_cache SELECT md5('requirements' || i), E'numpy==1.' || i || E'\nrequests\n',
         decode(replace(pg_temp.words('layer' || i, 200), ' ', ''), 'hex'), i % 100
-    FROM generate_series(1, pg_temp.rows(3000)) AS i;
-INSERT INTO combined_cache SELECT md5('script' || i), md5('requirements' || 1 + i % pg_temp.rows(3000)),
+    FROM generate_series(1, pg_temp.rows(9000)) AS i;
+INSERT INTO combined_cache SELECT md5('script' || i), md5('requirements' || 1 + i % pg_temp.rows(9000)),
         'registry/rgrid:' || md5('image' || i), timestamptz '2026-01-01' + i * interval '1 minute'
     FROM generate_series(1, pg_temp.rows(20000)) AS i;
 

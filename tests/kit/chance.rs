@@ -31,7 +31,7 @@ impl Chance {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.state ^= self.state >> 12;
         self.state ^= self.state << 25;
         self.state ^= self.state >> 27;
@@ -41,15 +41,22 @@ impl Chance {
     /// A number from 0 up to, but without, `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         assert!(end > 0, "there is no number below 0");
-        self.next() % end
+        self.bits() % end
     }
 
     /// Fills `buffer` with bytes that do not compress.
     pub fn fill(&mut self, buffer: &mut [u8]) {
         for chunk in buffer.chunks_mut(8) {
-            chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);
+            chunk.copy_from_slice(&self.bits().to_le_bytes()[..chunk.len()]);
         }
     }
+}
+
+/// How often a repeated experiment is made: `few` times, or that many times `RG_TEST_ROUNDS`.
+pub fn rounds(few: u32) -> u32 {
+    let factor = std::env::var("RG_TEST_ROUNDS").unwrap_or_else(|_| "1".into());
+    let factor: u32 = factor.parse().expect("RG_TEST_ROUNDS is a whole number");
+    few * factor
 }
 
 impl Default for Chance {

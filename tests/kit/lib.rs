@@ -24,7 +24,7 @@ mod run;
 mod sandbox;
 
 pub use argv_watch::ArgvWatch;
-pub use chance::Chance;
+pub use chance::{Chance, rounds};
 pub use damage::Damage;
 pub use demo::{Scale, load_demo, write_uploads};
 pub use fake_program::{FakeProgram, fake_docker};

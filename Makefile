@@ -1,0 +1,45 @@
+# `make help` lists the targets.
+SHELL   := /bin/bash
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CARGO   ?= cargo
+TARGET  := $(or $(CARGO_TARGET_DIR),target)
+TOOLS   := rg-backup rg-restore
+# Rust by rustup is found also where the login shell's profile was not read.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.PHONY: help demo test check build bench install test-endurance clean
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 18
+demo: ## back up, destroy, restore and prove 300 MB and 5000 files (RG_DEMO_MB, RG_DEMO_FILES)
+	@bash tests/demo/demo.sh
+test: deps check test-demo test-suite ## everything that CI runs
+check: ## formatting and lints
+	$(call at,formatting and lints)
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+build: ## the release binaries
+	$(CARGO) build --release $(addprefix --bin ,$(TOOLS))
+bench: ## beside pg_dump, tar, gzip, zstd and pg_restore (RG_BENCH_MB, RG_BENCH_FILES, RG_BENCH_RUNS)
+	@bash tests/bench/bench.sh
+install: build ## the binaries into $(DESTDIR)$(PREFIX)/bin
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(addprefix $(TARGET)/release/,$(TOOLS)) $(DESTDIR)$(PREFIX)/bin
+test-endurance: deps ## the repeated experiments (kills, damage), fifty times as often
+	RG_TEST_ROUNDS=50 $(CARGO) test --workspace
+clean: ## what cargo built
+	$(CARGO) clean
+
+# The steps of `make test`, one after the other, each with the time at which it begins.
+.NOTPARALLEL:
+.PHONY: deps test-demo test-suite
+at = @printf '== %s UTC: %s\n' "$$(date -u +%T)" '$(1)'
+deps:
+	$(call at,what is missing)
+	@bash tests/install.sh
+test-demo:
+	$(call at,the demonstration at a small size)
+	@RG_DEMO_MB=2 RG_DEMO_FILES=200 RG_DEMO_PROFILE=dev bash tests/demo/demo.sh
+test-suite:
+	$(call at,cargo test)
+	$(CARGO) test --workspace

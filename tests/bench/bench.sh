@@ -1,0 +1,118 @@
+#!/bin/bash
+# `make bench`: ours beside the usual pipes, on the same data, in the same run. Prints medians
+# and ratios; asserts nothing, for a busy machine is not a broken tool.
+#
+# RG_BENCH_MB     size of the dump in megabytes (300; 5000 for the proof of constant memory)
+# RG_BENCH_FILES  number of uploads (5000)
+# RG_BENCH_RUNS   runs of each; the order changes from round to round (3)
+set -euo pipefail
+name=bench
+mb=${RG_BENCH_MB:-300}
+files=${RG_BENCH_FILES:-5000}
+runs=${RG_BENCH_RUNS:-3}
+source "$(dirname "$0")/../demo/place.sh"
+
+bash tests/install.sh demo || stop "something needed is missing"
+build "${RG_BENCH_PROFILE:-release}"
+start_cluster
+deploy
+load
+kit-uploads "$files" "$place/uploads"
+psql -Xqd rgrid_production -c 'VACUUM ANALYZE'
+configure gzip "$place/gzip.toml"
+mkdir "$place/out" "$place/times"
+export PGDATABASE=rgrid_production out=$place/out uploads=$place/uploads key=$place/backup.key
+export gzip_toml=$place/gzip.toml
+
+database() {
+    floor()       { kit-measure sh -c 'pg_dump -Fc -Z0 >/dev/null'; }
+    ours_zstd()   { kit-measure rg-backup -q run production/database; }
+    pipe_zstd()   { kit-measure sh -c 'pg_dump -Fc -Z0 | zstd -q -1 -T2 >"$out/d.zst"'; }
+    ours_gzip()   { kit-measure rg-backup -q --config "$gzip_toml" run production/database; }
+    pipe_gzip()   { kit-measure sh -c 'pg_dump | gzip -6 >"$out/d.gz"'; }
+}
+tree() {
+    ours_files()  { kit-measure rg-backup -q run production/files/uploads; }
+    pipe_files()  { kit-measure sh -c 'tar cf - -C "$uploads" . | zstd -q -1 -T2 >"$out/u.zst"'; }
+}
+restoring() {
+    ours_restore() { kit-measure rg-restore -q run production/database --beside bench_beside --identity "$key" --yes; }
+    pipe_restore() { kit-measure pg_restore -j2 -d bench_plain "$out/plain.dump"; }
+}
+database; tree; restoring
+
+# What must lie ready before a run and be gone after it; not measured.
+before() {
+    case $1 in
+        ours_zstd|ours_gzip|ours_files) rm -rf "$place/backups" ;;
+        pipe_restore)
+            [ -e "$out/plain.dump" ] || pg_dump -Fc -Z0 >"$out/plain.dump"
+            createdb bench_plain ;;
+        ours_restore)
+            rm -rf "$place/backups"
+            rg-backup -q run production/database >/dev/null ;;
+    esac
+}
+after() {
+    case $1 in
+        pipe_restore) dropdb bench_plain ;;
+        ours_restore) dropdb bench_beside ;;
+    esac
+    rm -f "$out"/*.zst "$out"/*.gz
+}
+
+all=(floor ours_zstd pipe_zstd ours_gzip pipe_gzip ours_files pipe_files ours_restore pipe_restore)
+for ((round = 0; round < runs; round++)); do
+    for ((step = 0; step < ${#all[@]}; step++)); do
+        what=${all[(step + round) % ${#all[@]}]}
+        before "$what"
+        if "$what" 2>"$place/said"; then
+            tail -n 1 "$place/said" >>"$place/times/$what"
+        else
+            cat "$place/said" >&2
+            printf 'bench: %s failed\n' "$what" >&2
+            : >>"$place/times/failed_$what"
+        fi
+        after "$what"
+        [ ! -t 2 ] || printf '\rround %d of %d: %-12s' $((round + 1)) "$runs" "$what" >&2
+    done
+done
+[ ! -t 2 ] || printf '\r%40s\r' '' >&2
+
+# median min max (seconds) and peak memory (MiB) of one kind
+figures() {
+    sort -n "$place/times/$1" 2>/dev/null | awk '{ t[NR] = $1 / 1000; if ($2 > kib) kib = $2 }
+        END { if (NR) { m = NR % 2 ? t[(NR + 1) / 2] : (t[NR / 2] + t[NR / 2 + 1]) / 2
+              printf "%.2f %.2f %.2f %.0f", m, t[1], t[NR], kib / 1024 } }'
+}
+line() { # label kind [other: ratio ours/other] [target]
+    local ours other
+    ours=$(figures "$2")
+    [ -n "$ours" ] || { printf '%-46s failed\n' "$1"; return; }
+    other=$(figures "${3:-none}")
+    awk -v label="$1" -v ours="$ours" -v other="$other" -v target="${4:-}" -v turn="${5:-}" 'BEGIN {
+        split(ours, o); split(other, p)
+        printf "%-46s %8.2f  %6.2f–%-6.2f", label, o[1], o[2], o[3]
+        if (target != "") {
+            ratio = turn != "" ? p[1] / o[1] : o[1] / p[1]
+            printf " %6s %5.2f  %-8s %5d", "", ratio, target, o[4]
+        }
+        print "" }'
+}
+
+printf '%s MB of dump, %s uploads (%s), %s runs of each, %s cores, PostgreSQL %s\n\n' "$mb" "$files" \
+    "$(du -sh "$uploads" | cut -f1)" "$runs" "$(nproc)" "$(psql -XAtc 'SHOW server_version')"
+printf '%-46s %8s  %-13s %12s  %-8s %5s\n' 'seconds' 'median' 'min–max' 'ratio' 'target' 'MiB'
+line 'pg_dump -Fc -Z0 >/dev/null (the floor)' floor
+line 'pg_dump -Fc -Z0 | zstd -1 -T2' pipe_zstd
+line 'pg_dump | gzip -6' pipe_gzip
+line 'rg-backup database, zstd + age   : floor' ours_zstd floor '<= 1.15'
+line 'rg-backup database, zstd + age   : zstd pipe' ours_zstd pipe_zstd '-'
+line 'rg-backup, times as fast as pg_dump | gzip' ours_zstd pipe_gzip '>= 3' turn
+line 'rg-backup database, gzip + age   : gzip pipe' ours_gzip pipe_gzip '<= 1.1'
+line 'tar | zstd -1 -T2' pipe_files
+line 'rg-backup files                  : tar pipe' ours_files pipe_files '<= 1.1'
+line 'pg_restore -j2 from a plain file' pipe_restore
+line 'rg-restore --beside, compared    : pg_restore' ours_restore pipe_restore '<= 1.25'
+printf '\nMiB: peak resident memory of our process, without pg_dump and pg_restore.\n'
+if compgen -G "$place/times/failed_*" >/dev/null; then exit 1; fi

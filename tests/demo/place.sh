@@ -1,0 +1,107 @@
+# A place for the demonstration and the bench: built tools, a private cluster, a temporary
+# directory, all gone at the end. Sourced by bash; expects `name` and `mb` (size of the dump).
+# Gives: $place, the tools on PATH, PG* of the superuser, functions below.
+
+project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cd "$project"
+PATH=$PATH:$HOME/.cargo/bin
+for variable in $(compgen -e); do
+    case $variable in PG*|RG_CONFIG|DATABASE_URL) unset "$variable" ;; esac
+done
+export LC_ALL=C.UTF-8
+
+stop() { printf '%s: %s\n' "$name" "$*" >&2; exit 1; }
+now() { printf '%s' "${EPOCHREALTIME/,/.}"; }
+seconds_since() { awk -v a="$1" -v b="$(now)" 'BEGIN { printf "%.1f s", b - a }'; }
+
+tmp=${TMPDIR:-/tmp}
+# Rows, dump, stored backup, restored copy, the replaced copy, write-ahead log: about ten times.
+free_mb=$(df -Pm "$tmp" | awk 'NR == 2 { print $4 }')
+[ "$free_mb" -ge $((mb * 10)) ] || stop "$tmp has $free_mb MB free, $((mb * 10)) are needed; set TMPDIR"
+
+# Ends what was started here and nothing else: the cluster's holder ends when its input does.
+cleanup() {
+    local status=$?
+    trap - EXIT INT TERM
+    [ -z "${CLUSTER_PID:-}" ] || { exec {cluster_in}>&-; wait "$cluster_holder" 2>/dev/null; }
+    cd /
+    [ -z "${place:-}" ] || rm -rf "$place"
+    exit $status
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+build() {
+    local profile=$1 directory=$1
+    [ "$profile" != dev ] || directory=debug
+    cargo build --quiet --profile "$profile" --bin rg-backup --bin rg-restore --bin kit-cluster \
+        --bin kit-uploads --bin kit-measure || stop "the tools do not build"
+    local target=${CARGO_TARGET_DIR:-target}
+    PATH=$(cd "$target/$directory" && pwd):$PATH
+}
+
+start_cluster() {
+    place=$(mktemp -d "$tmp/rg-$name-XXXXXX")
+    chmod 755 "$place" # the server's own user must reach its directory in here
+    coproc CLUSTER { RG_TEST_TMP=$place exec kit-cluster max_wal_size=2GB "$@"; }
+    cluster_holder=$CLUSTER_PID
+    exec {cluster_in}>&"${CLUSTER[1]}" && eval "exec ${CLUSTER[1]}>&-"
+    local line
+    read -r line <&"${CLUSTER[0]}" || stop "the private cluster did not start"
+    eval "$line"
+    export PGHOST PGPORT PGUSER PGPASSWORD
+    PATH=$server_bin:$PATH
+}
+
+# The role and database of production, its env file (0600), a key, and rg.toml.
+deploy() {
+    local password
+    password=$(head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \n')
+    # As the postgres image makes it: the app's role is the container's superuser.
+    psql -Xq -v ON_ERROR_STOP=1 >/dev/null <<SQL
+CREATE ROLE rgrid_production LOGIN SUPERUSER PASSWORD '$password';
+CREATE DATABASE rgrid_production OWNER rgrid_production;
+SQL
+    (umask 077; cat >"$place/.env.production" <<ENV
+DATABASE_URL=postgresql+asyncpg://rgrid_production:$password@127.0.0.1:$PGPORT/rgrid_production
+ENV
+    )
+    age-keygen -o "$place/backup.key" 2>"$place/recipient"
+    recipient=$(sed -n 's/^Public key: //p' "$place/recipient")
+    configure zstd "$place/rg.toml"
+    export RG_CONFIG=$place/rg.toml
+}
+
+configure() {
+    cat >"$2" <<TOML
+host  = "demo"
+state = "$place/state"
+
+[stores.local]
+url = "file://$place/backups"
+
+[encryption]
+recipients = ["$recipient"]
+
+[environments.production]
+env_file = "$place/.env.production"
+
+[environments.production.database]
+url = "\$DATABASE_URL"
+compression = "$1"
+schedule = "0 2 * * *"
+keep = { days = 7 }
+required_tables = ["executions", "workers"]
+
+[environments.production.files.uploads]
+path = "$place/uploads"
+schedule = "0 3 * * 0"
+keep = { days = 60 }
+TOML
+}
+
+load() {
+    psql -Xq -v ON_ERROR_STOP=1 -v scale="$(awk -v mb="$mb" 'BEGIN { print mb / 300 }')" \
+        -d rgrid_production -f tests/demo/load.sql >/dev/null
+}

@@ -1,0 +1,118 @@
+#!/bin/bash
+# Installs what the tests and the demonstration need and this machine lacks, from the
+# distribution's own packages (Debian 12, Ubuntu 22.04 and 24.04).
+#
+#     tests/install.sh         everything
+#     tests/install.sh demo    what `make demo` and `make bench` need
+#
+# Nothing is missing: it says so at once and touches nothing. It starts no server, makes no
+# cluster, and leaves an existing one alone. Exit 1 when something needed could not be had.
+set -u
+export DEBIAN_FRONTEND=noninteractive
+
+for_what=${1:-all}
+needed=()    # packages
+declare -A means=(
+    [postgresql]="no test of a dump or a restore can run, nor the demonstration"
+    [postgresql-client]="no test of a dump or a restore can run, nor the demonstration"
+    [build-essential]="nothing can be compiled"
+    [ca-certificates]="crates cannot be downloaded, managed databases cannot be verified"
+    [age]="the tests that decrypt with the standard tool fail; the demonstration cannot make a key"
+    [zstd]="the tests that decompress with the standard tool fail"
+    [pgbouncer]="the tests of a connection through a pooler fail"
+    [attr]="the tests of extended attributes fail"
+    [acl]="the tests of access control lists fail"
+)
+
+have() { command -v "$1" >/dev/null 2>&1; }
+need() { have "$1" || needed+=("$2"); }
+
+look() {
+    needed=()
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || needed+=(postgresql)
+    need psql postgresql-client
+    need cc build-essential
+    need make build-essential
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || needed+=(ca-certificates)
+    need age age
+    need zstd zstd
+    if [ "$for_what" = all ]; then
+        need pgbouncer pgbouncer
+        need setfattr attr
+        need setfacl acl
+    fi
+}
+
+look
+PATH=$PATH:$HOME/.cargo/bin have cargo ||
+    echo "install: cargo is missing: take Rust 1.95 or later from https://rustup.rs" >&2
+if [ ${#needed[@]} -eq 0 ]; then
+    echo "install: nothing is missing"
+    exit 0
+fi
+
+if ! have apt-get; then
+    echo "install: this is not Debian or Ubuntu; please install: ${needed[*]}" >&2
+    exit 1
+fi
+if [ "$(id -u)" = 0 ]; then
+    as_root() { "$@"; }
+elif have sudo && sudo -n true 2>/dev/null; then
+    as_root() { sudo -n "$@"; }
+elif have sudo && [ -t 0 ]; then
+    as_root() { sudo "$@"; }
+else
+    echo "install: not root and no sudo; please install: ${needed[*]}" >&2
+    exit 1
+fi
+
+# apt waits for another apt that is at work, and tries again when the mirror stumbles.
+apt() {
+    local try
+    for try in 1 2 3; do
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 \
+            -o Acquire::Retries=3 "$@" && return 0
+        sleep "$try"
+    done
+    return 1
+}
+
+# On a machine without PostgreSQL the package would make and start a cluster: told not to, for
+# this installation only.
+no_cluster=/etc/postgresql-common/createcluster.d/rg-tests.conf
+if ! dpkg-query -W -f='${Status}' postgresql-common 2>/dev/null | grep -q 'ok installed'; then
+    as_root mkdir -p "${no_cluster%/*}"
+    echo 'create_main_cluster = false' | as_root tee "$no_cluster" >/dev/null
+    trap 'as_root rm -f "$no_cluster"' EXIT
+fi
+
+echo "install: missing: ${needed[*]}"
+apt update || echo "install: cannot refresh the package lists; trying with those at hand" >&2
+mapfile -t needed < <(printf '%s\n' "${needed[@]}" | sort -u)
+if ! apt install -y --no-install-recommends "${needed[@]}" >/dev/null; then
+    # One by one, to know which.
+    for package in "${needed[@]}"; do
+        apt install -y --no-install-recommends "$package" >/dev/null ||
+            echo "install: cannot install $package: ${means[$package]}" >&2
+    done
+fi
+
+# pgvector is optional: Debian 12 and Ubuntu 22.04 do not have it.
+major=$(ls /usr/lib/postgresql 2>/dev/null | sort -n | tail -n 1)
+if [ -n "$major" ] && [ ! -e "/usr/share/postgresql/$major/extension/vector.control" ]; then
+    vector=postgresql-$major-pgvector
+    if apt-cache show "$vector" >/dev/null 2>&1 && apt install -y --no-install-recommends "$vector" >/dev/null; then
+        echo "install: $vector is there"
+    else
+        echo "install: this distribution has no $vector: the data gets no vector column, all else is the same"
+    fi
+fi
+
+look
+if [ ${#needed[@]} -gt 0 ]; then
+    for package in "${needed[@]}"; do
+        echo "install: still missing: $package: ${means[$package]}" >&2
+    done
+    exit 1
+fi
+echo "install: done"
