@@ -26,17 +26,17 @@ export gzip_toml=$place/gzip.toml
 
 database() {
     floor()       { kit-measure sh -c 'pg_dump -Fc -Z0 >/dev/null'; }
-    ours_zstd()   { kit-measure rg-backup -q run production/database; }
+    ours_zstd()   { without_pg kit-measure rg-backup -q run production/database; }
     pipe_zstd()   { kit-measure sh -c 'pg_dump -Fc -Z0 | zstd -q -1 -T2 >"$out/d.zst"'; }
-    ours_gzip()   { kit-measure rg-backup -q --config "$gzip_toml" run production/database; }
+    ours_gzip()   { without_pg kit-measure rg-backup -q --config "$gzip_toml" run production/database; }
     pipe_gzip()   { kit-measure sh -c 'pg_dump | gzip -6 >"$out/d.gz"'; }
 }
 tree() {
-    ours_files()  { kit-measure rg-backup -q run production/files/uploads; }
+    ours_files()  { without_pg kit-measure rg-backup -q run production/files/uploads; }
     pipe_files()  { kit-measure sh -c 'tar cf - -C "$uploads" . | zstd -q -1 -T2 >"$out/u.zst"'; }
 }
 restoring() {
-    ours_restore() { kit-measure rg-restore -q run production/database --beside bench_beside --identity "$key" --yes; }
+    ours_restore() { without_pg kit-measure rg-restore -q run production/database --beside bench_beside --identity "$key" --yes; }
     pipe_restore() { kit-measure pg_restore -j2 -d bench_plain "$out/plain.dump"; }
 }
 database; tree; restoring
@@ -50,7 +50,7 @@ before() {
             createdb bench_plain ;;
         ours_restore)
             rm -rf "$place/backups"
-            rg-backup -q run production/database >/dev/null ;;
+            without_pg rg-backup -q run production/database >/dev/null ;;
     esac
 }
 after() {
@@ -81,7 +81,8 @@ done
 
 # median min max (seconds) and peak memory (MiB) of one kind
 figures() {
-    sort -n "$place/times/$1" 2>/dev/null | awk '{ t[NR] = $1 / 1000; if ($2 > kib) kib = $2 }
+    [ -e "$place/times/$1" ] || return 0
+    sort -n "$place/times/$1" | awk '{ t[NR] = $1 / 1000; if ($2 > kib) kib = $2 }
         END { if (NR) { m = NR % 2 ? t[(NR + 1) / 2] : (t[NR / 2] + t[NR / 2 + 1]) / 2
               printf "%.2f %.2f %.2f %.0f", m, t[1], t[NR], kib / 1024 } }'
 }

@@ -22,7 +22,7 @@ expect() {
     shift
     printf '\n%s$ %s%s\n' "$bold" "$*" "$plain"
     start=$(now)
-    "$@" || code=$?
+    without_pg "$@" || code=$?
     printf '[exit %s, %s]\n' "$code" "$(seconds_since "$start")"
     [ "$code" = "$wanted" ] || stop "\`$*\` ended with $code instead of $wanted"
 }

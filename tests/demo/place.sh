@@ -54,6 +54,9 @@ start_cluster() {
     PATH=$server_bin:$PATH
 }
 
+# Runs a tool without the superuser's connection, which is ours alone: all it may know is rg.toml.
+without_pg() { (unset PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE; exec "$@"); }
+
 # The role and database of production, its env file (0600), a key, and rg.toml.
 deploy() {
     local password
