@@ -37,7 +37,13 @@ pub struct Common {
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// How the log on stderr is written
-    #[arg(long, value_enum, value_name = "FORM", default_value = "human", global = true)]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORM",
+        default_value = "human",
+        global = true
+    )]
     pub log: LogForm,
 }
 
@@ -92,12 +98,18 @@ impl Context {
             return Ok(());
         }
         if !io::stdin().is_terminal() {
-            return Err(Failure::new(format!("not confirmed: {question}")).hint("answer with --yes where nobody can be asked"));
+            return Err(Failure::new(format!("not confirmed: {question}"))
+                .hint("answer with --yes where nobody can be asked"));
         }
         let mut stderr = io::stderr().lock();
-        write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush()).or_fail(|| "cannot ask".to_owned())?;
+        write!(stderr, "{question} [y/N] ")
+            .and_then(|()| stderr.flush())
+            .or_fail(|| "cannot ask".to_owned())?;
         let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer).or_fail(|| "cannot read the answer".to_owned())?;
+        io::stdin()
+            .lock()
+            .read_line(&mut answer)
+            .or_fail(|| "cannot read the answer".to_owned())?;
         if matches!(answer.trim(), "y" | "Y" | "yes" | "Yes") {
             return Ok(());
         }
@@ -135,7 +147,9 @@ pub fn run<T: Tool>(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     start_log(&common);
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     // Fails only when a provider is installed already.
-    rustls::crypto::ring::default_provider().install_default().ok();
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok();
     match work(tool, &common) {
         Ok(Outcome::Well) => ExitCode::SUCCESS,
         Ok(Outcome::BadNews) => ExitCode::from(1),
@@ -161,7 +175,10 @@ fn work<T: Tool>(tool: T, common: &Common) -> Result<Outcome> {
         tool: format!("{} {}", T::NAME, env!("CARGO_PKG_VERSION")),
         now,
         zone: TimeZone::system(),
-        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        hostname: rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned(),
         network: runtime.handle().clone(),
     };
     let report = tool.run(&context)?;
@@ -178,7 +195,10 @@ pub fn completions<T: CommandFactory>(shell: clap_complete::Shell, name: &str) -
 
 async fn watch_signals() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
         return;
     };
     tokio::select! {
@@ -196,13 +216,18 @@ async fn watch_signals() {
 fn say_failure(tool: &str, failure: &Failure, json: bool) {
     let stderr = io::stderr();
     let red = report::colour_wanted(stderr.is_terminal());
-    let name = if red { format!("\x1b[1;31m{tool}\x1b[0m") } else { tool.to_owned() };
+    let name = if red {
+        format!("\x1b[1;31m{tool}\x1b[0m")
+    } else {
+        tool.to_owned()
+    };
     eprintln!("{name}: {failure}");
     for hint in failure.hints() {
         eprintln!("hint: {hint}");
     }
     if json {
-        let document = serde_json::json!({ "error": failure.to_string(), "hints": failure.hints() });
+        let document =
+            serde_json::json!({ "error": failure.to_string(), "hints": failure.hints() });
         println!("{document:#}");
     }
 }
@@ -215,10 +240,16 @@ fn start_log(common: &Common) {
         (false, 0 | 1) => LevelFilter::INFO,
         (false, _) => LevelFilter::DEBUG,
     };
-    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_target(false);
     // A logger set by a test's harness stays.
     let done = match common.log {
-        LogForm::Human => builder.with_ansi(report::colour_wanted(io::stderr().is_terminal())).without_time().try_init(),
+        LogForm::Human => builder
+            .with_ansi(report::colour_wanted(io::stderr().is_terminal()))
+            .without_time()
+            .try_init(),
         LogForm::Json => builder.json().try_init(),
         LogForm::Journal => builder.with_ansi(false).event_format(Journal).try_init(),
     };
@@ -246,7 +277,9 @@ where
             _ => 7,
         };
         write!(writer, "<{priority}>")?;
-        context.field_format().format_fields(writer.by_ref(), event)?;
+        context
+            .field_format()
+            .format_fields(writer.by_ref(), event)?;
         writeln!(writer)
     }
 }

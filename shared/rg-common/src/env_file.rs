@@ -26,11 +26,16 @@ impl EnvFile {
         let what = || format!("cannot read the env file {}", path.display());
         let size = std::fs::metadata(path).or_fail(what)?.len();
         if size > BYTES_MAX {
-            return Err(Failure::new(format!("{} is {size} bytes long, too large for an env file", path.display())));
+            return Err(Failure::new(format!(
+                "{} is {size} bytes long, too large for an env file",
+                path.display()
+            )));
         }
         let text = std::fs::read(path).or_fail(what)?;
-        let text = String::from_utf8(text).map_err(|_| Failure::new(format!("{} is not UTF-8", path.display())))?;
-        EnvFile::parse(&text).map_err(|failure| failure.context(format!("cannot read {}", path.display())))
+        let text = String::from_utf8(text)
+            .map_err(|_| Failure::new(format!("{} is not UTF-8", path.display())))?;
+        EnvFile::parse(&text)
+            .map_err(|failure| failure.context(format!("cannot read {}", path.display())))
     }
 
     /// Parses a file's text.
@@ -105,7 +110,10 @@ fn unquote(raw: &str, quote: char) -> Option<String> {
 }
 
 fn unquoted(raw: &str) -> &str {
-    let end = raw.find(" #").or_else(|| raw.find("\t#")).unwrap_or(raw.len());
+    let end = raw
+        .find(" #")
+        .or_else(|| raw.find("\t#"))
+        .unwrap_or(raw.len());
     raw[..end].trim_end()
 }
 
@@ -114,7 +122,12 @@ mod tests {
     use super::*;
 
     fn value(text: &str) -> String {
-        EnvFile::parse(text).unwrap().get("K").unwrap().reveal().to_owned()
+        EnvFile::parse(text)
+            .unwrap()
+            .get("K")
+            .unwrap()
+            .reveal()
+            .to_owned()
     }
 
     #[test]
@@ -133,6 +146,9 @@ mod tests {
         let failure = EnvFile::parse("A=1\nhunter2\n").unwrap_err();
         assert_eq!(failure.to_string(), "line 2: no `=` in it");
         let failure = EnvFile::parse("A='hunter2\n").unwrap_err();
-        assert_eq!(failure.to_string(), "line 1: the quote of A is never closed");
+        assert_eq!(
+            failure.to_string(),
+            "line 1: the quote of A is never closed"
+        );
     }
 }

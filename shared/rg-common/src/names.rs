@@ -44,7 +44,11 @@ impl DatasetName {
     /// (`app` never means `app-staging/database`).
     pub fn is_selected_by(&self, selection: &str) -> bool {
         let selection = selection.trim_end_matches('/');
-        self.0 == selection || self.0.strip_prefix(selection).is_some_and(|rest| rest.starts_with('/'))
+        self.0 == selection
+            || self
+                .0
+                .strip_prefix(selection)
+                .is_some_and(|rest| rest.starts_with('/'))
     }
 }
 
@@ -106,12 +110,17 @@ impl Stamp {
 
     /// The same digits read as a wall clock in `zone`: how the old scripts named their files.
     pub fn parse_in(text: &str, zone: &TimeZone) -> Result<Stamp> {
-        let civil = DateTime::strptime("%Y%m%d_%H%M%S", text).ok().filter(|_| text.len() == 15);
+        let civil = DateTime::strptime("%Y%m%d_%H%M%S", text)
+            .ok()
+            .filter(|_| text.len() == 15);
         let bad = || {
-            Failure::new(format!("`{text}` is not a stamp")).hint("stamps look like 20260123_020000 (UTC)")
+            Failure::new(format!("`{text}` is not a stamp"))
+                .hint("stamps look like 20260123_020000 (UTC)")
         };
         let civil = civil.ok_or_else(bad)?;
-        let zoned = civil.to_zoned(zone.clone()).or_fail(|| format!("cannot place {text} in time"))?;
+        let zoned = civil
+            .to_zoned(zone.clone())
+            .or_fail(|| format!("cannot place {text} in time"))?;
         Ok(Stamp::at(zoned.timestamp()))
     }
 }
@@ -166,10 +175,14 @@ impl FromStr for BackupId {
 
     fn from_str(text: &str) -> Result<Self> {
         let Some((dataset, stamp)) = text.rsplit_once('@') else {
-            return Err(Failure::new(format!("`{text}` is not a backup id"))
-                .hint("ids look like production/database@20260123_020000; `rg-backup list` shows them"));
+            return Err(Failure::new(format!("`{text}` is not a backup id")).hint(
+                "ids look like production/database@20260123_020000; `rg-backup list` shows them",
+            ));
         };
-        Ok(BackupId { dataset: dataset.parse()?, stamp: stamp.parse()? })
+        Ok(BackupId {
+            dataset: dataset.parse()?,
+            stamp: stamp.parse()?,
+        })
     }
 }
 
@@ -199,7 +212,19 @@ mod tests {
 
     #[test]
     fn a_name_that_would_leave_the_store_is_refused() {
-        for bad in ["", "/", "../x", "a/../b", "a//b", ".hidden/x", "a/.b", "a b", "a\nb", "a/b/c/d/e", "-x"] {
+        for bad in [
+            "",
+            "/",
+            "../x",
+            "a/../b",
+            "a//b",
+            ".hidden/x",
+            "a/.b",
+            "a b",
+            "a\nb",
+            "a/b/c/d/e",
+            "-x",
+        ] {
             assert!(bad.parse::<DatasetName>().is_err(), "{bad:?}");
         }
     }
@@ -222,7 +247,15 @@ mod tests {
         let id: BackupId = "production/database@20260123_020000".parse().unwrap();
         assert_eq!(id.stem(), "production_20260123_020000");
         assert_eq!(id.stamp.time().to_string(), "2026-01-23T02:00:00Z");
-        assert!("production/database@2026-01-23".parse::<BackupId>().is_err());
-        assert!("production/database@20260123_0200001".parse::<BackupId>().is_err());
+        assert!(
+            "production/database@2026-01-23"
+                .parse::<BackupId>()
+                .is_err()
+        );
+        assert!(
+            "production/database@20260123_0200001"
+                .parse::<BackupId>()
+                .is_err()
+        );
     }
 }

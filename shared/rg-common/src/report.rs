@@ -52,7 +52,10 @@ pub enum Tone {
 impl Page {
     /// A page; `colour` where the reader can show it.
     pub fn new(colour: bool) -> Page {
-        Page { text: String::new(), colour }
+        Page {
+            text: String::new(),
+            colour,
+        }
     }
 
     /// One line.
@@ -70,7 +73,11 @@ impl Page {
             Tone::Bad => "1;31",
             Tone::Faint => "2",
         };
-        if self.colour { format!("\x1b[{code}m{word}\x1b[0m") } else { word.to_owned() }
+        if self.colour {
+            format!("\x1b[{code}m{word}\x1b[0m")
+        } else {
+            word.to_owned()
+        }
     }
 
     /// Columns aligned to their widest cell; the header only above rows.
@@ -79,16 +86,29 @@ impl Page {
             return;
         }
         let width = |column: usize| {
-            let cells = rows.iter().filter_map(|row| row.get(column)).map(|(_, cell)| cell.chars().count());
-            cells.chain(header.get(column).map(|h| h.chars().count())).max().unwrap_or(0)
+            let cells = rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|(_, cell)| cell.chars().count());
+            cells
+                .chain(header.get(column).map(|h| h.chars().count()))
+                .max()
+                .unwrap_or(0)
         };
         let widths: Vec<usize> = (0..header.len()).map(width).collect();
-        let head: Vec<(Tone, String)> = header.iter().map(|h| (Tone::Faint, (*h).to_owned())).collect();
+        let head: Vec<(Tone, String)> = header
+            .iter()
+            .map(|h| (Tone::Faint, (*h).to_owned()))
+            .collect();
         for row in std::iter::once(&head).chain(rows) {
             let mut line = String::new();
             for (column, (tone, cell)) in row.iter().enumerate() {
                 let last = column + 1 == row.len();
-                let pad = if last { 0 } else { widths[column] - cell.chars().count() + 2 };
+                let pad = if last {
+                    0
+                } else {
+                    widths[column] - cell.chars().count() + 2
+                };
                 // Writing to a String cannot fail.
                 write!(line, "{}{}", self.tone(*tone, cell), " ".repeat(pad)).ok();
             }
@@ -161,13 +181,28 @@ pub fn bytes(n: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{n} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
 }
 
 /// A span of time for people: `31 s`, `4 min 10 s`, `3 h 5 min`, `2 d 4 h`.
 pub fn span(seconds: u64) -> String {
-    let (d, h, m, s) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    let two = |a: u64, au: &str, b: u64, bu: &str| if b == 0 { format!("{a} {au}") } else { format!("{a} {au} {b} {bu}") };
+    let (d, h, m, s) = (
+        seconds / 86_400,
+        seconds / 3600 % 24,
+        seconds / 60 % 60,
+        seconds % 60,
+    );
+    let two = |a: u64, au: &str, b: u64, bu: &str| {
+        if b == 0 {
+            format!("{a} {au}")
+        } else {
+            format!("{a} {au} {b} {bu}")
+        }
+    };
     match (d, h, m) {
         (1.., ..) => two(d, "d", h, "h"),
         (0, 1.., _) => two(h, "h", m, "min"),
@@ -208,7 +243,13 @@ mod tests {
     #[test]
     fn a_table_is_aligned() {
         let mut page = Page::new(false);
-        page.table(&["ID", "SIZE"], &[vec![(Tone::Good, "a@1".into()), (Tone::Plain, "9 B".into())]]);
+        page.table(
+            &["ID", "SIZE"],
+            &[vec![
+                (Tone::Good, "a@1".into()),
+                (Tone::Plain, "9 B".into()),
+            ]],
+        );
         assert_eq!(page.text(), "ID   SIZE\na@1  9 B\n");
     }
 }

@@ -25,7 +25,9 @@ pub fn request() {
 /// An error once the process was asked to stop.
 pub fn check() -> Result<()> {
     if STOPPED.load(Ordering::Relaxed) {
-        return Err(Failure::new("stopped by a signal").hint("nothing half done is left; run it again"));
+        return Err(
+            Failure::new("stopped by a signal").hint("nothing half done is left; run it again")
+        );
     }
     Ok(())
 }

@@ -9,7 +9,6 @@ mod adopt;
 mod args;
 mod list;
 mod pin;
-mod progress;
 mod prune;
 pub mod retention;
 mod run;
@@ -43,7 +42,11 @@ impl Tool for Args {
             Command::Schedule(args) => schedule::schedule(context, &args),
             Command::Completions { shell } => {
                 let text = cli::completions::<Args>(shell, Self::NAME);
-                Ok(Box::new(Plain { document: text.clone(), text, outcome: Outcome::Well }))
+                Ok(Box::new(Plain {
+                    document: text.clone(),
+                    text,
+                    outcome: Outcome::Well,
+                }))
             }
         }
     }

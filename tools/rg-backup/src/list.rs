@@ -38,22 +38,45 @@ struct Row {
 pub fn list(context: &Context, args: &List) -> Result<Box<dyn Report>> {
     let config = context.config()?;
     let mut listings = Vec::new();
-    let mut catalog = Catalog { backups: Vec::new(), strangers: Vec::new(), unreadable: Vec::new() };
+    let mut catalog = Catalog {
+        backups: Vec::new(),
+        strangers: Vec::new(),
+        unreadable: Vec::new(),
+    };
     for named in &config.stores {
         match store::open(named).and_then(|store| catalog::read(&*store, None)) {
             Ok(listing) => {
-                catalog.strangers.extend(listing.strangers.iter().map(|key| format!("{}: {key}", named.name)));
+                catalog.strangers.extend(
+                    listing
+                        .strangers
+                        .iter()
+                        .map(|key| format!("{}: {key}", named.name)),
+                );
                 listings.push(listing);
             }
             Err(failure) => {
                 let hints = failure.hints().join("; ");
-                let hints = if hints.is_empty() { String::new() } else { format!(" ({hints})") };
+                let hints = if hints.is_empty() {
+                    String::new()
+                } else {
+                    format!(" ({hints})")
+                };
                 catalog.unreadable.push(format!("{failure}{hints}"));
             }
         }
     }
-    let wanted = |entry: &Entry| args.datasets.is_empty() || args.datasets.iter().any(|s| entry.id.dataset.is_selected_by(s));
-    catalog.backups = catalog::merge(listings).iter().filter(|e| wanted(e)).map(|e| row(context, e)).collect();
+    let wanted = |entry: &Entry| {
+        args.datasets.is_empty()
+            || args
+                .datasets
+                .iter()
+                .any(|s| entry.id.dataset.is_selected_by(s))
+    };
+    catalog.backups = catalog::merge(listings)
+        .iter()
+        .filter(|e| wanted(e))
+        .map(|e| row(context, e))
+        .collect();
     Ok(Box::new(catalog))
 }
 
@@ -63,7 +86,11 @@ fn row(context: &Context, entry: &Entry) -> Row {
     let mut trouble = Vec::new();
     for copy in &entry.copies {
         let what = copy.manifest.as_ref().err().or(copy.trouble.as_ref());
-        let found = [&copy.proof.verified, &copy.proof.drilled].into_iter().flatten().find(|f| !f.good).map(|f| &f.said);
+        let found = [&copy.proof.verified, &copy.proof.drilled]
+            .into_iter()
+            .flatten()
+            .find(|f| !f.good)
+            .map(|f| &f.said);
         trouble.extend(what.or(found).map(|what| format!("{}: {what}", copy.store)));
     }
     let sound = || entry.copies.iter().filter(|copy| copy.is_sound());
@@ -96,18 +123,27 @@ impl Report for Catalog {
 
     fn human(&self, page: &mut Page) {
         let rows: Vec<Vec<(Tone, String)>> = self.backups.iter().map(cells).collect();
-        page.table(&["ID", "AGE", "STORED", "CONTENT", "STORES", "PROOF"], &rows);
+        page.table(
+            &["ID", "AGE", "STORED", "CONTENT", "STORES", "PROOF"],
+            &rows,
+        );
         if rows.is_empty() && self.unreadable.is_empty() {
             page.line("no backups yet; `rg-backup run` makes the first");
         }
         for row in &self.backups {
             for trouble in &row.trouble {
-                page.line(format!("{}  {}: {trouble}", page.tone(Tone::Bad, "✗"), row.id));
+                page.line(format!(
+                    "{}  {}: {trouble}",
+                    page.tone(Tone::Bad, "✗"),
+                    row.id
+                ));
             }
         }
         for stranger in &self.strangers {
             let sign = page.tone(Tone::Warn, "⚠");
-            page.line(format!("{sign}  {stranger} belongs to no backup (`rg-backup adopt` takes old dumps)"));
+            page.line(format!(
+                "{sign}  {stranger} belongs to no backup (`rg-backup adopt` takes old dumps)"
+            ));
         }
         for store in &self.unreadable {
             page.line(format!("{}  {store}", page.tone(Tone::Bad, "✗")));
@@ -115,12 +151,18 @@ impl Report for Catalog {
     }
 
     fn outcome(&self) -> Outcome {
-        if self.unreadable.is_empty() { Outcome::Well } else { Outcome::Incomplete }
+        if self.unreadable.is_empty() {
+            Outcome::Well
+        } else {
+            Outcome::Incomplete
+        }
     }
 }
 
 fn cells(row: &Row) -> Vec<(Tone, String)> {
-    let content = row.count.map_or("?".to_owned(), |n| format!("{} {}", report::count(n), row.count_of.unwrap_or_default()));
+    let content = row.count.map_or("?".to_owned(), |n| {
+        format!("{} {}", report::count(n), row.count_of.unwrap_or_default())
+    });
     let proof_tone = match row.proof {
         "damaged" => Tone::Bad,
         "recorded" => Tone::Plain,
@@ -134,8 +176,14 @@ fn cells(row: &Row) -> Vec<(Tone, String)> {
     }
     vec![
         (Tone::Plain, row.id.clone()),
-        (Tone::Plain, report::span(row.age_seconds.max(0).unsigned_abs())),
-        (Tone::Plain, row.stored_bytes.map_or("?".to_owned(), report::bytes)),
+        (
+            Tone::Plain,
+            report::span(row.age_seconds.max(0).unsigned_abs()),
+        ),
+        (
+            Tone::Plain,
+            row.stored_bytes.map_or("?".to_owned(), report::bytes),
+        ),
         (Tone::Plain, content),
         (Tone::Plain, row.stores.join(", ")),
         (proof_tone, proof),

@@ -20,7 +20,10 @@ pub fn set(context: &Context, args: &Pin, pinned: bool) -> Result<Box<dyn Report
     let mut stores = Vec::new();
     for named in &config.stores {
         let store = store::open(named)?;
-        if !catalog::read(&*store, Some(&args.id.dataset))?.copies.contains_key(&args.id) {
+        if !catalog::read(&*store, Some(&args.id.dataset))?
+            .copies
+            .contains_key(&args.id)
+        {
             continue;
         }
         if !args.dry_run {
@@ -30,10 +33,19 @@ pub fn set(context: &Context, args: &Pin, pinned: bool) -> Result<Box<dyn Report
         stores.push(named.name.clone());
     }
     if stores.is_empty() {
-        return Err(Failure::new(format!("no backup {} in any store", args.id)).hint("`rg-backup list` shows what there is"));
+        return Err(Failure::new(format!("no backup {} in any store", args.id))
+            .hint("`rg-backup list` shows what there is"));
     }
     let word = if pinned { "pinned" } else { "unpinned" };
     let text = format!("{word} {} in {}", args.id, stores.join(", "));
-    let document = Pinned { id: args.id.to_string(), pinned, stores };
-    Ok(Box::new(Plain { document, text, outcome: Outcome::Well }))
+    let document = Pinned {
+        id: args.id.to_string(),
+        pinned,
+        stores,
+    };
+    Ok(Box::new(Plain {
+        document,
+        text,
+        outcome: Outcome::Well,
+    }))
 }

@@ -40,13 +40,20 @@ struct Pruned {
 /// Applies retention to the chosen datasets in all their stores.
 pub fn prune(context: &Context, args: &Prune) -> Result<Box<dyn Report>> {
     let config = context.config()?;
-    let mut pruned = Pruned { dry_run: args.dry_run, plan: Vec::new(), failed: Vec::new() };
+    let mut pruned = Pruned {
+        dry_run: args.dry_run,
+        plan: Vec::new(),
+        failed: Vec::new(),
+    };
     for dataset in config.select(&args.datasets)? {
         for name in &dataset.stores {
-            let done = store::open_named(&config, name).and_then(|store| one(context, dataset, &*store, args.dry_run));
+            let done = store::open_named(&config, name)
+                .and_then(|store| one(context, dataset, &*store, args.dry_run));
             match done {
                 Ok(lines) => pruned.plan.extend(lines),
-                Err(failure) => pruned.failed.push(format!("{} in store `{name}`: {failure}", dataset.name)),
+                Err(failure) => pruned
+                    .failed
+                    .push(format!("{} in store `{name}`: {failure}", dataset.name)),
             }
         }
     }
@@ -54,8 +61,17 @@ pub fn prune(context: &Context, args: &Prune) -> Result<Box<dyn Report>> {
 }
 
 /// Applies retention to one dataset in one store; the plan that was applied.
-pub fn one(context: &Context, dataset: &DatasetConfig, store: &dyn Store, dry_run: bool) -> Result<Vec<Line>> {
-    let _lock = if dry_run { None } else { Some(store.lock(dataset.name.as_str())?) };
+pub fn one(
+    context: &Context,
+    dataset: &DatasetConfig,
+    store: &dyn Store,
+    dry_run: bool,
+) -> Result<Vec<Line>> {
+    let _lock = if dry_run {
+        None
+    } else {
+        Some(store.lock(dataset.name.as_str())?)
+    };
     let plan = plan(context, dataset, store)?;
     if !dry_run {
         for line in plan.iter().filter(|line| line.fate == "delete") {
@@ -67,16 +83,31 @@ pub fn one(context: &Context, dataset: &DatasetConfig, store: &dyn Store, dry_ru
 }
 
 fn plan(context: &Context, dataset: &DatasetConfig, store: &dyn Store) -> Result<Vec<Line>> {
-    let Some(keep) = &dataset.keep else { return Ok(Vec::new()) };
+    let Some(keep) = &dataset.keep else {
+        return Ok(Vec::new());
+    };
     let listing = catalog::read(store, Some(&dataset.name))?;
     let mut damaged: BTreeSet<BackupId> = BTreeSet::new();
     loop {
         let candidates = candidates(&listing, &damaged);
-        let fates = retention::plan(dataset.name.as_str(), &candidates, keep, context.now, &context.zone)?;
+        let fates = retention::plan(
+            dataset.name.as_str(),
+            &candidates,
+            keep,
+            context.now,
+            &context.zone,
+        )?;
         let deletes = fates.iter().any(|fate| matches!(fate, Fate::Delete(_)));
-        let newest = listing.copies.iter().rev().find(|(id, copy)| copy.is_sound() && !damaged.contains(id));
+        let newest = listing
+            .copies
+            .iter()
+            .rev()
+            .find(|(id, copy)| copy.is_sound() && !damaged.contains(id));
         if deletes && let Some((id, copy)) = newest {
-            let manifest = copy.manifest.as_deref().map_err(|e| Failure::new(e.clone()))?;
+            let manifest = copy
+                .manifest
+                .as_deref()
+                .map_err(|e| Failure::new(e.clone()))?;
             if let Err(failure) = catalog::check_stored(store, manifest) {
                 tracing::warn!(%id, %failure, "the newest backup is not what was recorded; nothing rests on it");
                 damaged.insert(id.clone());
@@ -88,7 +119,13 @@ fn plan(context: &Context, dataset: &DatasetConfig, store: &dyn Store) -> Result
                 Fate::Keep(reason) => ("keep", reason),
                 Fate::Delete(reason) => ("delete", reason),
             };
-            Line { store: store.name().to_owned(), id: id.to_string(), fate, reason, backup: id.clone() }
+            Line {
+                store: store.name().to_owned(),
+                id: id.to_string(),
+                fate,
+                reason,
+                backup: id.clone(),
+            }
         });
         return Ok(lines.collect());
     }
@@ -100,7 +137,10 @@ fn candidates(listing: &Listing, damaged: &BTreeSet<BackupId>) -> Vec<Candidate>
         stamp: id.stamp.time(),
         pinned: copy.pinned,
         proven: copy.is_sound() && !damaged.contains(id),
-        bytes: copy.manifest.as_ref().map_or(0, |manifest| manifest.stored.bytes),
+        bytes: copy
+            .manifest
+            .as_ref()
+            .map_or(0, |manifest| manifest.stored.bytes),
     };
     listing.copies.iter().map(candidate).collect()
 }
@@ -112,25 +152,53 @@ impl Report for Pruned {
 
     fn human(&self, page: &mut Page) {
         let row = |line: &Line| {
-            let tone = if line.fate == "delete" { Tone::Warn } else { Tone::Plain };
-            vec![(Tone::Plain, line.store.clone()), (Tone::Plain, line.id.clone()), (tone, line.reason.clone())]
+            let tone = if line.fate == "delete" {
+                Tone::Warn
+            } else {
+                Tone::Plain
+            };
+            vec![
+                (Tone::Plain, line.store.clone()),
+                (Tone::Plain, line.id.clone()),
+                (tone, line.reason.clone()),
+            ]
         };
-        let rows: Vec<_> = self.plan.iter().filter(|line| self.dry_run || line.fate == "delete").map(row).collect();
+        let rows: Vec<_> = self
+            .plan
+            .iter()
+            .filter(|line| self.dry_run || line.fate == "delete")
+            .map(row)
+            .collect();
         page.table(&["STORE", "ID", "WHY"], &rows);
         for failed in &self.failed {
             page.line(format!("{}  {failed}", page.tone(Tone::Bad, "✗")));
         }
-        let count = self.plan.iter().filter(|line| line.fate == "delete").count();
-        let verb = if self.dry_run { "would be deleted" } else { "deleted" };
+        let count = self
+            .plan
+            .iter()
+            .filter(|line| line.fate == "delete")
+            .count();
+        let verb = if self.dry_run {
+            "would be deleted"
+        } else {
+            "deleted"
+        };
         page.line(format!("{count} of {} backups {verb}", self.plan.len()));
     }
 
     fn outcome(&self) -> Outcome {
-        if self.failed.is_empty() { Outcome::Well } else { Outcome::Incomplete }
+        if self.failed.is_empty() {
+            Outcome::Well
+        } else {
+            Outcome::Incomplete
+        }
     }
 }
 
 /// The ids that a plan deletes.
 pub fn deleted(plan: &[Line]) -> Vec<String> {
-    plan.iter().filter(|line| line.fate == "delete").map(|line| line.id.clone()).collect()
+    plan.iter()
+        .filter(|line| line.fate == "delete")
+        .map(|line| line.id.clone())
+        .collect()
 }

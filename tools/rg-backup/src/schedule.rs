@@ -38,7 +38,12 @@ struct Timer {
 /// Shows the next runs; with `--install` writes a timer for each schedule.
 pub fn schedule(context: &Context, args: &Schedule) -> Result<Box<dyn Report>> {
     let config = context.config()?;
-    let mut scheduled = Scheduled { timers: Vec::new(), unscheduled: Vec::new(), written: Vec::new(), removed: Vec::new() };
+    let mut scheduled = Scheduled {
+        timers: Vec::new(),
+        unscheduled: Vec::new(),
+        written: Vec::new(),
+        removed: Vec::new(),
+    };
     for dataset in &config.datasets {
         match timer(context, dataset) {
             Some(timer) => scheduled.timers.push(timer),
@@ -46,9 +51,13 @@ pub fn schedule(context: &Context, args: &Schedule) -> Result<Box<dyn Report>> {
         }
     }
     if args.install {
-        let config_path = std::path::absolute(&context.common.config).or_fail(|| "cannot name the configuration".to_owned())?;
+        let config_path = std::path::absolute(&context.common.config)
+            .or_fail(|| "cannot name the configuration".to_owned())?;
         install(&mut scheduled, &args.dir, &config_path, args.dry_run)?;
-        if !args.dry_run && Path::new("/run/systemd/system").is_dir() && args.dir == Path::new("/etc/systemd/system") {
+        if !args.dry_run
+            && Path::new("/run/systemd/system").is_dir()
+            && args.dir == Path::new("/etc/systemd/system")
+        {
             enable(&scheduled)?;
         }
     }
@@ -70,21 +79,30 @@ fn timer(context: &Context, dataset: &DatasetConfig) -> Option<Timer> {
 fn unit_name(dataset: &str) -> String {
     let escape = |b: u8| match b {
         b'/' => "-".to_owned(),
-        b if b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':') => char::from(b).to_string(),
+        b if b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':') => {
+            char::from(b).to_string()
+        }
         b => format!("\\x{b:02x}"),
     };
     dataset.bytes().map(escape).collect()
 }
 
 fn install(scheduled: &mut Scheduled, dir: &Path, config: &Path, dry_run: bool) -> Result<()> {
-    let wanted: Vec<(String, String)> = scheduled.timers.iter().map(|timer| (timer.unit.clone(), unit(timer, config))).collect();
+    let wanted: Vec<(String, String)> = scheduled
+        .timers
+        .iter()
+        .map(|timer| (timer.unit.clone(), unit(timer, config)))
+        .collect();
     for entry in std::fs::read_dir(dir).or_fail(|| format!("cannot read {}", dir.display()))? {
         let entry = entry.or_fail(|| format!("cannot read {}", dir.display()))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let ours = name.starts_with("rg-backup-") && name.ends_with(".timer") && wanted.iter().all(|(unit, _)| *unit != name);
+        let ours = name.starts_with("rg-backup-")
+            && name.ends_with(".timer")
+            && wanted.iter().all(|(unit, _)| *unit != name);
         if ours && std::fs::read_to_string(entry.path()).is_ok_and(|text| text.starts_with(MARK)) {
             if !dry_run {
-                std::fs::remove_file(entry.path()).or_fail(|| format!("cannot remove {}", entry.path().display()))?;
+                std::fs::remove_file(entry.path())
+                    .or_fail(|| format!("cannot remove {}", entry.path().display()))?;
             }
             scheduled.removed.push(name);
         }
@@ -92,7 +110,10 @@ fn install(scheduled: &mut Scheduled, dir: &Path, config: &Path, dry_run: bool) 
     for (name, text) in wanted {
         let path = dir.join(&name);
         if std::fs::read_to_string(&path).is_ok_and(|there| !there.starts_with(MARK)) {
-            return Err(Failure::new(format!("{} was not written by rg-backup", path.display())).hint("move it away first"));
+            return Err(
+                Failure::new(format!("{} was not written by rg-backup", path.display()))
+                    .hint("move it away first"),
+            );
         }
         if !dry_run {
             write_atomically(&path, &text)?;
@@ -103,7 +124,11 @@ fn install(scheduled: &mut Scheduled, dir: &Path, config: &Path, dry_run: bool) 
 }
 
 fn unit(timer: &Timer, config: &Path) -> String {
-    let lines: String = timer.on_calendar.iter().map(|line| format!("OnCalendar={line}\n")).collect();
+    let lines: String = timer
+        .on_calendar
+        .iter()
+        .map(|line| format!("OnCalendar={line}\n"))
+        .collect();
     let instance = unit_name(&timer.dataset);
     format!(
         "{MARK}# {cron} in {config}\n[Unit]\nDescription=Backup of {dataset}\nDocumentation=man:rg-backup(8)\n\n\
@@ -126,12 +151,23 @@ fn write_atomically(path: &Path, text: &str) -> Result<()> {
 
 fn enable(scheduled: &Scheduled) -> Result<()> {
     for unit in &scheduled.removed {
-        Program::new("systemctl").args(["disable", "--now", "--", unit]).output(1 << 16).ok();
+        Program::new("systemctl")
+            .args(["disable", "--now", "--", unit])
+            .output(1 << 16)
+            .ok();
     }
-    Program::new("systemctl").arg("daemon-reload").output(1 << 16)?;
+    Program::new("systemctl")
+        .arg("daemon-reload")
+        .output(1 << 16)?;
     let units = scheduled.timers.iter().map(|timer| timer.unit.as_str());
-    let program = Program::new("systemctl").args(["enable", "--now", "--"]).args(units);
-    if scheduled.timers.is_empty() { Ok(()) } else { program.output(1 << 16).map(drop) }
+    let program = Program::new("systemctl")
+        .args(["enable", "--now", "--"])
+        .args(units);
+    if scheduled.timers.is_empty() {
+        Ok(())
+    } else {
+        program.output(1 << 16).map(drop)
+    }
 }
 
 impl Report for Scheduled {
@@ -141,13 +177,27 @@ impl Report for Scheduled {
 
     fn human(&self, page: &mut Page) {
         let row = |timer: &Timer| {
-            let next = timer.next.map_or("never".to_owned(), |t| t.to_zoned(jiff::tz::TimeZone::system()).strftime("%a %Y-%m-%d %H:%M %Z").to_string());
-            [&timer.dataset, &timer.cron, &next, &timer.on_calendar.first().cloned().unwrap_or_default()].map(|c| (Tone::Plain, c.clone())).to_vec()
+            let next = timer.next.map_or("never".to_owned(), |t| {
+                t.to_zoned(jiff::tz::TimeZone::system())
+                    .strftime("%a %Y-%m-%d %H:%M %Z")
+                    .to_string()
+            });
+            [
+                &timer.dataset,
+                &timer.cron,
+                &next,
+                &timer.on_calendar.first().cloned().unwrap_or_default(),
+            ]
+            .map(|c| (Tone::Plain, c.clone()))
+            .to_vec()
         };
         let rows: Vec<_> = self.timers.iter().map(row).collect();
         page.table(&["DATASET", "CRON", "NEXT", "ONCALENDAR"], &rows);
         for dataset in &self.unscheduled {
-            page.line(format!("{}  {dataset} has no schedule: no timer backs it up", page.tone(Tone::Warn, "⚠")));
+            page.line(format!(
+                "{}  {dataset} has no schedule: no timer backs it up",
+                page.tone(Tone::Warn, "⚠")
+            ));
         }
         for path in &self.written {
             page.line(format!("wrote {path}"));

@@ -34,7 +34,11 @@ type Place = (Box<dyn Store>, Listing);
 /// Brings all stores of the chosen datasets to the same content.
 pub fn sync(context: &Context, args: &Sync) -> Result<Box<dyn Report>> {
     let config = context.config()?;
-    let mut synced = Synced { dry_run: args.dry_run, copied: Vec::new(), failed: Vec::new() };
+    let mut synced = Synced {
+        dry_run: args.dry_run,
+        copied: Vec::new(),
+        failed: Vec::new(),
+    };
     for dataset in config.select(&args.datasets)? {
         one(&config, dataset, &mut synced);
     }
@@ -78,10 +82,20 @@ fn open(config: &Config, dataset: &DatasetConfig, name: &str) -> Result<Place> {
     Ok((store, listing))
 }
 
-fn bring(from: &Place, to: &dyn Store, id: &BackupId, damaged: bool, dry_run: bool) -> Result<Copied> {
+fn bring(
+    from: &Place,
+    to: &dyn Store,
+    id: &BackupId,
+    damaged: bool,
+    dry_run: bool,
+) -> Result<Copied> {
     let (source, listing) = from;
-    let copy = listing.copies.get(id).and_then(|copy| copy.manifest.as_deref().ok());
-    let manifest = copy.ok_or_else(|| Failure::new(format!("no sound copy of {id} to begin with")))?;
+    let copy = listing
+        .copies
+        .get(id)
+        .and_then(|copy| copy.manifest.as_deref().ok());
+    let manifest =
+        copy.ok_or_else(|| Failure::new(format!("no sound copy of {id} to begin with")))?;
     if !dry_run {
         let _lock = to.lock(id.dataset.as_str())?;
         catalog::sweep(to, &id.dataset)?;
@@ -92,7 +106,12 @@ fn bring(from: &Place, to: &dyn Store, id: &BackupId, damaged: bool, dry_run: bo
         }
         catalog::copy(&**source, to, manifest)?;
     }
-    Ok(Copied { id: id.to_string(), from: source.name().to_owned(), to: to.name().to_owned(), bytes: manifest.stored.bytes })
+    Ok(Copied {
+        id: id.to_string(),
+        from: source.name().to_owned(),
+        to: to.name().to_owned(),
+        bytes: manifest.stored.bytes,
+    })
 }
 
 impl Report for Synced {
@@ -101,9 +120,16 @@ impl Report for Synced {
     }
 
     fn human(&self, page: &mut Page) {
-        let verb = if self.dry_run { "would be copied" } else { "copied" };
+        let verb = if self.dry_run {
+            "would be copied"
+        } else {
+            "copied"
+        };
         for copied in &self.copied {
-            page.line(format!("{} {verb} from {} to {}", copied.id, copied.from, copied.to));
+            page.line(format!(
+                "{} {verb} from {} to {}",
+                copied.id, copied.from, copied.to
+            ));
         }
         for failed in &self.failed {
             page.line(format!("{}  {failed}", page.tone(Tone::Bad, "✗")));
@@ -114,6 +140,10 @@ impl Report for Synced {
     }
 
     fn outcome(&self) -> Outcome {
-        if self.failed.is_empty() { Outcome::Well } else { Outcome::Incomplete }
+        if self.failed.is_empty() {
+            Outcome::Well
+        } else {
+            Outcome::Incomplete
+        }
     }
 }

@@ -14,7 +14,7 @@ use rg_common::{Failure, Result};
 use serde::Serialize;
 
 use crate::args::Verify;
-use crate::progress::Progress;
+use rg_common::progress::Progress;
 
 #[derive(Serialize)]
 struct Verified {
@@ -37,14 +37,25 @@ struct Look {
 /// Verifies the chosen backups in all their stores.
 pub fn verify(context: &Context, args: &Verify) -> Result<Box<dyn Report>> {
     let config = context.config()?;
-    let identities = args.identity.as_deref().map(Identities::from_file).transpose()?;
-    let mut verified = Verified { copies: Vec::new(), unreadable: Vec::new() };
+    let identities = args
+        .identity
+        .as_deref()
+        .map(Identities::from_file)
+        .transpose()?;
+    let mut verified = Verified {
+        copies: Vec::new(),
+        unreadable: Vec::new(),
+    };
     let mut stores: Vec<Box<dyn Store>> = Vec::new();
     let mut listings = Vec::new();
     if let Some(name) = &args.store {
         store::open_named(&config, name)?;
     }
-    for named in config.stores.iter().filter(|s| args.store.as_ref().is_none_or(|name| s.name == *name)) {
+    for named in config
+        .stores
+        .iter()
+        .filter(|s| args.store.as_ref().is_none_or(|name| s.name == *name))
+    {
         match store::open(named).and_then(|store| Ok((catalog::read(&*store, None)?, store))) {
             Ok((listing, store)) => {
                 listings.push(listing);
@@ -56,8 +67,17 @@ pub fn verify(context: &Context, args: &Verify) -> Result<Box<dyn Report>> {
     let entries = catalog::merge(listings);
     for entry in choose(&entries, args)? {
         for copy in &entry.copies {
-            let Some(store) = stores.iter().find(|store| store.name() == copy.store) else { continue };
-            verified.copies.push(look(context, &**store, &entry.id, copy, identities.as_ref(), args.dry_run)?);
+            let Some(store) = stores.iter().find(|store| store.name() == copy.store) else {
+                continue;
+            };
+            verified.copies.push(look(
+                context,
+                &**store,
+                &entry.id,
+                copy,
+                identities.as_ref(),
+                args.dry_run,
+            )?);
         }
     }
     Ok(Box::new(verified))
@@ -74,11 +94,16 @@ fn choose<'a>(entries: &'a [Entry], args: &Verify) -> Result<Vec<&'a Entry>> {
         return args.ids.iter().map(find).collect();
     }
     let newest = |entry: &&Entry| {
-        args.all || entries.iter().all(|other| other.id.dataset != entry.id.dataset || other.id.stamp <= entry.id.stamp)
+        args.all
+            || entries.iter().all(|other| {
+                other.id.dataset != entry.id.dataset || other.id.stamp <= entry.id.stamp
+            })
     };
     let chosen: Vec<&Entry> = entries.iter().filter(newest).collect();
     if chosen.is_empty() {
-        return Err(Failure::new("there is no backup to verify").hint("`rg-backup run` makes the first"));
+        return Err(
+            Failure::new("there is no backup to verify").hint("`rg-backup run` makes the first")
+        );
     }
     Ok(chosen)
 }
@@ -96,14 +121,21 @@ fn look(
         Err(why) => (Err(Failure::new(why.clone())), false, 0),
         Ok(manifest) => {
             let readable = manifest.encrypted_to.is_empty() || identities.is_some();
-            (read_all(context, store, manifest, readable, identities), readable, manifest.stored.bytes)
+            (
+                read_all(context, store, manifest, readable, identities),
+                readable,
+                manifest.stored.bytes,
+            )
         }
     };
     rg_common::stop::check()?;
     let seconds = context.clock().as_second() - began.as_second();
     let said = match &found {
         Ok(()) if content => "every byte and the content are as recorded".to_owned(),
-        Ok(()) => "every stored byte is as recorded; the content is encrypted (--identity FILE reads it)".to_owned(),
+        Ok(()) => {
+            "every stored byte is as recorded; the content is encrypted (--identity FILE reads it)"
+                .to_owned()
+        }
         Err(failure) => failure.to_string(),
     };
     let look = Look {
@@ -116,7 +148,12 @@ fn look(
         said,
     };
     if !dry_run {
-        let finding = Finding { at: context.clock(), good: look.good, seconds: look.seconds, said: look.said.clone() };
+        let finding = Finding {
+            at: context.clock(),
+            good: look.good,
+            seconds: look.seconds,
+            said: look.said.clone(),
+        };
         let _lock = store.lock(id.dataset.as_str())?;
         catalog::write_proof(store, id, |proof| proof.verified = Some(finding))?;
     }
@@ -132,7 +169,12 @@ fn read_all(
 ) -> Result<()> {
     let mut parts = vec![(&manifest.file, &manifest.plain, &manifest.stored)];
     if let Content::Files(files) = &manifest.content {
-        parts.extend(files.list.iter().map(|list| (&list.file, &list.plain, &list.stored)));
+        parts.extend(
+            files
+                .list
+                .iter()
+                .map(|list| (&list.file, &list.plain, &list.stored)),
+        );
     }
     for (file, plain, stored) in parts {
         let key = catalog::beside(&manifest.id, file)?;
@@ -148,11 +190,24 @@ fn read_all(
     Ok(())
 }
 
-fn content(reader: impl Read, file: &str, plain: &Extent, stored: &Extent, identities: Option<&Identities>) -> Result<()> {
+fn content(
+    reader: impl Read,
+    file: &str,
+    plain: &Extent,
+    stored: &Extent,
+    identities: Option<&Identities>,
+) -> Result<()> {
     let mut opener = seal::open(reader, file, identities)?;
-    std::io::copy(&mut opener, &mut std::io::sink()).map_err(|e| Failure::from_io(format!("cannot read {file}"), e))?;
+    std::io::copy(&mut opener, &mut std::io::sink())
+        .map_err(|e| Failure::from_io(format!("cannot read {file}"), e))?;
     let (_, found) = opener.finish()?;
-    compare(file, "stored", stored, found.stored_bytes, &found.stored_sha256)?;
+    compare(
+        file,
+        "stored",
+        stored,
+        found.stored_bytes,
+        &found.stored_sha256,
+    )?;
     compare(file, "plain", plain, found.plain_bytes, &found.plain_sha256)
 }
 
@@ -173,15 +228,27 @@ impl Report for Verified {
 
     fn human(&self, page: &mut Page) {
         for look in &self.copies {
-            let sign = if look.good { page.tone(Tone::Good, "✓") } else { page.tone(Tone::Bad, "✗") };
+            let sign = if look.good {
+                page.tone(Tone::Good, "✓")
+            } else {
+                page.tone(Tone::Bad, "✗")
+            };
             let size = report::bytes(look.bytes);
-            page.line(format!("{sign}  {} in {} ({size}, {}): {}", look.id, look.store, report::span(look.seconds), look.said));
+            page.line(format!(
+                "{sign}  {} in {} ({size}, {}): {}",
+                look.id,
+                look.store,
+                report::span(look.seconds),
+                look.said
+            ));
         }
         for store in &self.unreadable {
             page.line(format!("{}  {store}", page.tone(Tone::Bad, "✗")));
         }
         if self.copies.iter().any(|look| !look.good) {
-            page.line("hint: a sound copy in another store replaces a damaged one by `rg-backup sync`");
+            page.line(
+                "hint: a sound copy in another store replaces a damaged one by `rg-backup sync`",
+            );
         }
     }
 

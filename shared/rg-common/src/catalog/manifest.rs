@@ -146,7 +146,8 @@ impl Content {
 impl Manifest {
     /// The text to store.
     pub fn render(&self) -> Result<String> {
-        let mut text = serde_json::to_string_pretty(self).or_fail(|| format!("cannot write the manifest of {}", self.id))?;
+        let mut text = serde_json::to_string_pretty(self)
+            .or_fail(|| format!("cannot write the manifest of {}", self.id))?;
         // The closing brace makes room for the last field.
         text.truncate(text.trim_end_matches('}').trim_end().len());
         text.push_str(",\n");
@@ -162,19 +163,27 @@ impl Manifest {
         let damaged = |why: &str| Failure::new(format!("damaged: {why}"));
         let text = std::str::from_utf8(text).map_err(|_| damaged("not UTF-8"))?;
         let tail = LAST_FIELD.len() + 64 + "\"\n}\n".len();
-        let at = text.len().checked_sub(tail).filter(|at| text.is_char_boundary(*at));
+        let at = text
+            .len()
+            .checked_sub(tail)
+            .filter(|at| text.is_char_boundary(*at));
         let (body, last) = text.split_at(at.ok_or_else(|| damaged("too short"))?);
-        let digest = last.strip_prefix(LAST_FIELD).and_then(|rest| rest.strip_suffix("\"\n}\n"));
+        let digest = last
+            .strip_prefix(LAST_FIELD)
+            .and_then(|rest| rest.strip_suffix("\"\n}\n"));
         let digest = digest.ok_or_else(|| damaged("its last lines are missing"))?;
         if digest != hex(&Sha256::digest(body.as_bytes())) {
             return Err(damaged("its digest does not match its text"));
         }
-        let fields: BTreeMap<String, serde_json::Value> = serde_json::from_str(text).map_err(|e| damaged(&e.to_string()))?;
+        let fields: BTreeMap<String, serde_json::Value> =
+            serde_json::from_str(text).map_err(|e| damaged(&e.to_string()))?;
         match fields.get("format").and_then(serde_json::Value::as_u64) {
             Some(format) if format == u64::from(FORMAT) => {}
             Some(newer) => {
-                return Err(Failure::new(format!("format {newer} is newer than this tool understands"))
-                    .hint("use the version of the tools that wrote it, or a newer one"));
+                return Err(Failure::new(format!(
+                    "format {newer} is newer than this tool understands"
+                ))
+                .hint("use the version of the tools that wrote it, or a newer one"));
             }
             None => return Err(damaged("no format in it")),
         }
@@ -185,9 +194,11 @@ impl Manifest {
 /// Bytes as lowercase hex.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        write!(text, "{byte:02x}").ok();
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a String cannot fail.
+            write!(text, "{byte:02x}").ok();
+            text
+        })
 }

@@ -68,7 +68,10 @@ impl Copy {
     /// no later look found it damaged.
     pub fn is_sound(&self) -> bool {
         let last = |finding: &Option<Finding>| finding.as_ref().is_none_or(|finding| finding.good);
-        self.manifest.is_ok() && self.trouble.is_none() && last(&self.proof.verified) && last(&self.proof.drilled)
+        self.manifest.is_ok()
+            && self.trouble.is_none()
+            && last(&self.proof.verified)
+            && last(&self.proof.drilled)
     }
 }
 
@@ -84,7 +87,9 @@ pub struct Entry {
 impl Entry {
     /// The manifest of its first copy that has an intact one.
     pub fn manifest(&self) -> Option<&Manifest> {
-        self.copies.iter().find_map(|copy| copy.manifest.as_deref().ok())
+        self.copies
+            .iter()
+            .find_map(|copy| copy.manifest.as_deref().ok())
     }
 }
 
@@ -100,24 +105,44 @@ pub struct Listing {
 /// Reads what a store holds of a dataset, or of everything. All of it or an error.
 pub fn read(store: &dyn Store, dataset: Option<&DatasetName>) -> Result<Listing> {
     let objects = store.list(dataset.map_or("", DatasetName::as_str))?;
-    let sizes: BTreeMap<&Key, u64> = objects.iter().map(|object| (&object.key, object.bytes)).collect();
+    let sizes: BTreeMap<&Key, u64> = objects
+        .iter()
+        .map(|object| (&object.key, object.bytes))
+        .collect();
     let mut listing = Listing::default();
     let mut claimed: Vec<Key> = Vec::new();
     for object in &objects {
-        let Some(stem) = object.key.as_str().strip_suffix(MANIFEST) else { continue };
-        let Some(id) = id_of(stem).filter(|id| dataset.is_none_or(|dataset| id.dataset == *dataset)) else { continue };
+        let Some(stem) = object.key.as_str().strip_suffix(MANIFEST) else {
+            continue;
+        };
+        let Some(id) =
+            id_of(stem).filter(|id| dataset.is_none_or(|dataset| id.dataset == *dataset))
+        else {
+            continue;
+        };
         let copy = read_copy(store, &id, object, &sizes)?;
         if let Ok(manifest) = &copy.manifest {
             claimed.extend(data_keys(manifest)?);
         }
         listing.copies.insert(id, copy);
     }
-    let marks: Vec<&str> = objects.iter().filter_map(|o| o.key.as_str().strip_suffix(UNFINISHED)).collect();
+    let marks: Vec<&str> = objects
+        .iter()
+        .filter_map(|o| o.key.as_str().strip_suffix(UNFINISHED))
+        .collect();
     for object in &objects {
         let text = object.key.as_str();
-        let ours = [MANIFEST, PROOF, PIN, UNFINISHED].iter().any(|suffix| text.ends_with(suffix));
-        let unfinished = marks.iter().any(|stem| text.strip_prefix(stem).is_some_and(|rest| rest.starts_with('.')));
-        let damaged = listing.copies.iter().any(|(id, copy)| copy.manifest.is_err() && text.starts_with(&base(id)));
+        let ours = [MANIFEST, PROOF, PIN, UNFINISHED]
+            .iter()
+            .any(|suffix| text.ends_with(suffix));
+        let unfinished = marks.iter().any(|stem| {
+            text.strip_prefix(stem)
+                .is_some_and(|rest| rest.starts_with('.'))
+        });
+        let damaged = listing
+            .copies
+            .iter()
+            .any(|(id, copy)| copy.manifest.is_err() && text.starts_with(&base(id)));
         if !ours && !unfinished && !damaged && !claimed.contains(&object.key) {
             listing.strangers.push(object.key.clone());
         }
@@ -130,7 +155,14 @@ pub fn merge(listings: impl IntoIterator<Item = Listing>) -> Vec<Entry> {
     let mut entries: BTreeMap<BackupId, Entry> = BTreeMap::new();
     for listing in listings {
         for (id, copy) in listing.copies {
-            entries.entry(id.clone()).or_insert_with(|| Entry { id, copies: Vec::new() }).copies.push(copy);
+            entries
+                .entry(id.clone())
+                .or_insert_with(|| Entry {
+                    id,
+                    copies: Vec::new(),
+                })
+                .copies
+                .push(copy);
         }
     }
     let mut entries: Vec<Entry> = entries.into_values().collect();
@@ -138,23 +170,45 @@ pub fn merge(listings: impl IntoIterator<Item = Listing>) -> Vec<Entry> {
     entries
 }
 
-fn read_copy(store: &dyn Store, id: &BackupId, object: &Object, sizes: &BTreeMap<&Key, u64>) -> Result<Copy> {
+fn read_copy(
+    store: &dyn Store,
+    id: &BackupId,
+    object: &Object,
+    sizes: &BTreeMap<&Key, u64>,
+) -> Result<Copy> {
     let manifest = read_manifest(store, id, object)?;
     let trouble = match &manifest {
         Ok(manifest) => trouble(manifest, sizes)?,
         Err(_) => None,
     };
-    let proof = if sizes.contains_key(&key(id, PROOF)?) { read_proof(store, id)? } else { Proof::default() };
+    let proof = if sizes.contains_key(&key(id, PROOF)?) {
+        read_proof(store, id)?
+    } else {
+        Proof::default()
+    };
     let pinned = sizes.contains_key(&key(id, PIN)?);
-    Ok(Copy { store: store.name().to_owned(), manifest, trouble, proof, pinned })
+    Ok(Copy {
+        store: store.name().to_owned(),
+        manifest,
+        trouble,
+        proof,
+        pinned,
+    })
 }
 
-fn read_manifest(store: &dyn Store, id: &BackupId, object: &Object) -> Result<std::result::Result<Box<Manifest>, String>> {
+fn read_manifest(
+    store: &dyn Store,
+    id: &BackupId,
+    object: &Object,
+) -> Result<std::result::Result<Box<Manifest>, String>> {
     if object.bytes > manifest::BYTES_MAX {
         return Ok(Err("damaged: its manifest is too large".to_owned()));
     }
     let mut text = Vec::new();
-    let read = store.get(&object.key)?.take(manifest::BYTES_MAX).read_to_end(&mut text);
+    let read = store
+        .get(&object.key)?
+        .take(manifest::BYTES_MAX)
+        .read_to_end(&mut text);
     read.or_fail(|| format!("cannot read {} in store `{}`", object.key, store.name()))?;
     Ok(match Manifest::parse(&text) {
         Ok(manifest) if manifest.id == *id => Ok(Box::new(manifest)),
@@ -166,12 +220,19 @@ fn read_manifest(store: &dyn Store, id: &BackupId, object: &Object) -> Result<st
 fn trouble(manifest: &Manifest, sizes: &BTreeMap<&Key, u64>) -> Result<Option<String>> {
     let mut parts = vec![(&manifest.file, manifest.stored.bytes)];
     if let Content::Files(files) = &manifest.content {
-        parts.extend(files.list.iter().map(|list| (&list.file, list.stored.bytes)));
+        parts.extend(
+            files
+                .list
+                .iter()
+                .map(|list| (&list.file, list.stored.bytes)),
+        );
     }
     for (file, bytes) in parts {
         match sizes.get(&beside(&manifest.id, file)?) {
             None => return Ok(Some(format!("{file} is missing"))),
-            Some(&found) if found != bytes => return Ok(Some(format!("{file} has {found} bytes, not {bytes}"))),
+            Some(&found) if found != bytes => {
+                return Ok(Some(format!("{file} has {found} bytes, not {bytes}")));
+            }
             Some(_) => {}
         }
     }
@@ -188,9 +249,20 @@ fn read_proof(store: &dyn Store, id: &BackupId) -> Result<Proof> {
 }
 
 /// Records what a look or a drill found, keeping the other half of the proof.
-pub fn write_proof(store: &dyn Store, id: &BackupId, change: impl FnOnce(&mut Proof)) -> Result<()> {
-    let there = store.list(id.dataset.as_str())?.iter().any(|o| key(id, PROOF).is_ok_and(|k| k == o.key));
-    let mut proof = if there { read_proof(store, id)? } else { Proof::default() };
+pub fn write_proof(
+    store: &dyn Store,
+    id: &BackupId,
+    change: impl FnOnce(&mut Proof),
+) -> Result<()> {
+    let there = store
+        .list(id.dataset.as_str())?
+        .iter()
+        .any(|o| key(id, PROOF).is_ok_and(|k| k == o.key));
+    let mut proof = if there {
+        read_proof(store, id)?
+    } else {
+        Proof::default()
+    };
     change(&mut proof);
     let text = serde_json::to_vec_pretty(&proof).or_fail(|| "cannot write a proof".to_owned())?;
     put_bytes(store, &key(id, PROOF)?, &text)
@@ -199,7 +271,11 @@ pub fn write_proof(store: &dyn Store, id: &BackupId, change: impl FnOnce(&mut Pr
 /// Marks a backup as kept for ever, or no longer.
 pub fn set_pin(store: &dyn Store, id: &BackupId, pinned: bool) -> Result<()> {
     let key = key(id, PIN)?;
-    if pinned { put_bytes(store, &key, b"pinned\n") } else { store.delete(&key) }
+    if pinned {
+        put_bytes(store, &key, b"pinned\n")
+    } else {
+        store.delete(&key)
+    }
 }
 
 /// Begins a backup: until [`record`] or [`abandon`] its files count as nobody's.
@@ -209,7 +285,11 @@ pub fn begin(store: &dyn Store, id: &BackupId) -> Result<()> {
 
 /// Ends a backup well: the manifest makes it exist. Everything it names must lie in the store.
 pub fn record(store: &dyn Store, manifest: &Manifest) -> Result<()> {
-    put_bytes(store, &key(&manifest.id, MANIFEST)?, manifest.render()?.as_bytes())?;
+    put_bytes(
+        store,
+        &key(&manifest.id, MANIFEST)?,
+        manifest.render()?.as_bytes(),
+    )?;
     store.delete(&key(&manifest.id, UNFINISHED)?)
 }
 
@@ -235,7 +315,9 @@ pub fn sweep(store: &dyn Store, dataset: &DatasetName) -> Result<()> {
     for object in &objects {
         let id = object.key.as_str().strip_suffix(UNFINISHED).and_then(id_of);
         // A nested dataset (`globals/staging` below `globals`) has a lock of its own.
-        let Some(id) = id.filter(|id| id.dataset == *dataset) else { continue };
+        let Some(id) = id.filter(|id| id.dataset == *dataset) else {
+            continue;
+        };
         let manifest = key(&id, MANIFEST)?;
         if objects.iter().any(|o| o.key == manifest) {
             store.delete(&object.key)?;
@@ -271,12 +353,19 @@ pub fn check_stored(store: &dyn Store, manifest: &Manifest) -> Result<()> {
 fn check_extent(store: &dyn Store, id: &BackupId, file: &str, recorded: &Extent) -> Result<()> {
     let key = beside(id, file)?;
     let what = || format!("cannot read {key} in store `{}`", store.name());
-    let (bytes, sha256) = seal::stored_digest(store.get(&key)?).map_err(|e| Failure::because(what(), e))?;
+    let (bytes, sha256) =
+        seal::stored_digest(store.get(&key)?).map_err(|e| Failure::because(what(), e))?;
     if bytes != recorded.bytes {
-        return Err(Failure::new(format!("{file} has {bytes} bytes, not {}", recorded.bytes)));
+        return Err(Failure::new(format!(
+            "{file} has {bytes} bytes, not {}",
+            recorded.bytes
+        )));
     }
     if sha256 != recorded.sha256 {
-        return Err(Failure::new(format!("{file} is damaged: its SHA-256 is {sha256}, not {}", recorded.sha256)));
+        return Err(Failure::new(format!(
+            "{file} is damaged: its SHA-256 is {sha256}, not {}",
+            recorded.sha256
+        )));
     }
     Ok(())
 }
@@ -293,7 +382,8 @@ pub fn copy(from: &dyn Store, to: &dyn Store, manifest: &Manifest) -> Result<()>
         for (file, extent) in parts {
             let key = beside(id, file)?;
             let mut body = from.get(&key)?;
-            to.put(&key, &mut body).map_err(|error| error.into_failure(format!("cannot copy {key}")))?;
+            to.put(&key, &mut body)
+                .map_err(|error| error.into_failure(format!("cannot copy {key}")))?;
             check_extent(to, id, file, extent)?;
         }
         record(to, manifest)
@@ -303,13 +393,17 @@ pub fn copy(from: &dyn Store, to: &dyn Store, manifest: &Manifest) -> Result<()>
     {
         tracing::warn!(%failure, "what was copied could not be removed; the next run does it");
     }
-    copied.map_err(|failure: Failure| failure.context(format!("cannot copy {id} to store `{}`", to.name())))
+    copied.map_err(|failure: Failure| {
+        failure.context(format!("cannot copy {id} to store `{}`", to.name()))
+    })
 }
 
 /// The key of a file that lies beside a backup's manifest.
 pub fn beside(id: &BackupId, file: &str) -> Result<Key> {
     if file.contains('/') {
-        return Err(Failure::new(format!("`{file}` in the manifest of {id} leads elsewhere")));
+        return Err(Failure::new(format!(
+            "`{file}` in the manifest of {id} leads elsewhere"
+        )));
     }
     Key::new(format!("{}/{file}", id.dataset))
 }
@@ -327,16 +421,18 @@ pub fn next_stamp(now: Timestamp, newest: Option<Stamp>) -> Stamp {
 }
 
 fn put_bytes(store: &dyn Store, key: &Key, mut bytes: &[u8]) -> Result<()> {
-    store.put(key, &mut bytes).map_err(|error| error.into_failure(format!("cannot write {key}")))?;
+    store
+        .put(key, &mut bytes)
+        .map_err(|error| error.into_failure(format!("cannot write {key}")))?;
     Ok(())
 }
 
 fn data_keys(manifest: &Manifest) -> Result<Vec<Key>> {
     let mut keys = vec![beside(&manifest.id, &manifest.file)?];
-    if let Content::Files(files) = &manifest.content {
-        for list in &files.list {
-            keys.push(beside(&manifest.id, &list.file)?);
-        }
+    if let Content::Files(files) = &manifest.content
+        && let Some(list) = &files.list
+    {
+        keys.push(beside(&manifest.id, &list.file)?);
     }
     Ok(keys)
 }
@@ -353,6 +449,10 @@ fn key(id: &BackupId, suffix: &str) -> Result<Key> {
 fn id_of(stem: &str) -> Option<BackupId> {
     let (dataset, name) = stem.rsplit_once('/')?;
     let dataset: DatasetName = dataset.parse().ok()?;
-    let stamp = name.strip_prefix(dataset.file_stem())?.strip_prefix('_')?.parse().ok()?;
+    let stamp = name
+        .strip_prefix(dataset.file_stem())?
+        .strip_prefix('_')?
+        .parse()
+        .ok()?;
     Some(BackupId { dataset, stamp })
 }

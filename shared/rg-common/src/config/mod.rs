@@ -208,15 +208,20 @@ impl Config {
     pub fn read(path: &Path, hostname: &str) -> Result<Config> {
         let what = || format!("cannot read the configuration {}", path.display());
         let meta = std::fs::metadata(path).map_err(|error| {
-            Failure::because(what(), error).hint("name another one with --config FILE or $RG_CONFIG")
+            Failure::because(what(), error)
+                .hint("name another one with --config FILE or $RG_CONFIG")
         })?;
         if meta.len() > BYTES_MAX {
-            return Err(Failure::new(format!("{} is too large for a configuration", path.display())));
+            return Err(Failure::new(format!(
+                "{} is too large for a configuration",
+                path.display()
+            )));
         }
         let text = std::fs::read_to_string(path).or_fail(what)?;
         let base = std::path::absolute(path).or_fail(what)?;
         let base = base.parent().unwrap_or(Path::new("/")).to_owned();
-        let mut config = raw::parse(&text, &base, hostname).map_err(|failure| failure.context(what()))?;
+        let mut config =
+            raw::parse(&text, &base, hostname).map_err(|failure| failure.context(what()))?;
         config.path = path.to_owned();
         Ok(config)
     }
@@ -225,10 +230,22 @@ impl Config {
     /// none is an error that names the nearest.
     pub fn select(&self, selections: &[String]) -> Result<Vec<&DatasetConfig>> {
         for selection in selections {
-            if !self.datasets.iter().any(|dataset| dataset.name.is_selected_by(selection)) {
-                let known: Vec<&str> = self.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
-                let environments: BTreeSet<&str> = self.environments.iter().map(|e| e.name.as_str()).collect();
-                let failure = Failure::new(format!("no dataset `{selection}` in {}", self.path.display()));
+            if !self
+                .datasets
+                .iter()
+                .any(|dataset| dataset.name.is_selected_by(selection))
+            {
+                let known: Vec<&str> = self
+                    .datasets
+                    .iter()
+                    .map(|dataset| dataset.name.as_str())
+                    .collect();
+                let environments: BTreeSet<&str> =
+                    self.environments.iter().map(|e| e.name.as_str()).collect();
+                let failure = Failure::new(format!(
+                    "no dataset `{selection}` in {}",
+                    self.path.display()
+                ));
                 let all = known.iter().copied().chain(environments);
                 return Err(match nearest(selection, all) {
                     Some(near) => failure.hint(format!("did you mean `{near}`?")),
@@ -244,12 +261,17 @@ impl Config {
 
     /// The environment of that name.
     pub fn environment(&self, name: &str) -> Option<&Environment> {
-        self.environments.iter().find(|environment| environment.name == name)
+        self.environments
+            .iter()
+            .find(|environment| environment.name == name)
     }
 
     /// Looks up a value of an environment's dataset in its env file.
     pub fn resolve(&self, environment: &str, value: &Value) -> Result<crate::secret::Secret> {
-        let file = match self.environment(environment).and_then(|e| e.env_file.as_deref()) {
+        let file = match self
+            .environment(environment)
+            .and_then(|e| e.env_file.as_deref())
+        {
             Some(path) if value.has_names() => Some((path, EnvFile::read(path)?)),
             _ => None,
         };
@@ -261,8 +283,12 @@ impl Config {
                     None => failure,
                 }
             }),
-            None => Err(Failure::new(format!("`${name}` cannot be looked up: environment `{environment}` has no env_file"))
-                .hint(format!("add env_file = \"…\" to [environments.{environment}]"))),
+            None => Err(Failure::new(format!(
+                "`${name}` cannot be looked up: environment `{environment}` has no env_file"
+            ))
+            .hint(format!(
+                "add env_file = \"…\" to [environments.{environment}]"
+            ))),
         })
     }
 }
@@ -281,8 +307,10 @@ fn check_word(what: &str, word: &str) -> Result<()> {
     if is_word(word) {
         return Ok(());
     }
-    Err(Failure::new(format!("`{word}` cannot be the name of {what}"))
-        .hint("names are letters, digits, `.`, `_` and `-`"))
+    Err(
+        Failure::new(format!("`{word}` cannot be the name of {what}"))
+            .hint("names are letters, digits, `.`, `_` and `-`"),
+    )
 }
 
 /// A variable of the process's own environment: `$NAME` outside any environment of `rg.toml`.
@@ -292,5 +320,7 @@ pub fn process_variable(name: &str) -> Option<crate::secret::Secret> {
     let credential = std::env::var_os("CREDENTIALS_DIRECTORY")
         .and_then(|folder| std::fs::read_to_string(Path::new(&folder).join(name)).ok())
         .map(|text| text.trim_end_matches('\n').to_owned());
-    credential.or_else(|| std::env::var(name).ok()).map(crate::secret::Secret::new)
+    credential
+        .or_else(|| std::env::var(name).ok())
+        .map(crate::secret::Secret::new)
 }

@@ -191,9 +191,15 @@ fn ok() -> u16 {
 /// Parses and validates; relative paths are relative to `base`. The path is filled in by the caller.
 pub(super) fn parse(text: &str, base: &Path, hostname: &str) -> Result<Config> {
     let file: File = toml::from_str(text).map_err(|error| explain(text, &error))?;
-    let stores: Vec<StoreConfig> = file.stores.0.into_iter().map(|(name, raw)| store(name, &raw, base)).collect::<Result<_>>()?;
+    let stores: Vec<StoreConfig> = file
+        .stores
+        .0
+        .into_iter()
+        .map(|(name, raw)| store(name, &raw, base))
+        .collect::<Result<_>>()?;
     if stores.is_empty() {
-        return Err(Failure::new("no store is configured").hint("add [stores.local] with url = \"file:///var/backups/rg\""));
+        return Err(Failure::new("no store is configured")
+            .hint("add [stores.local] with url = \"file:///var/backups/rg\""));
     }
     let mut config = Config {
         path: PathBuf::new(),
@@ -219,7 +225,9 @@ fn store(name: String, raw: &Store, base: &Path) -> Result<StoreConfig> {
     check_word("a store", &name)?;
     let place = if let Some(path) = raw.url.strip_prefix("file://") {
         if path.is_empty() {
-            return Err(Failure::new(format!("stores.{name}.url names no directory")));
+            return Err(Failure::new(format!(
+                "stores.{name}.url names no directory"
+            )));
         }
         StorePlace::Folder(base.join(path))
     } else if raw.url.starts_with("s3://") {
@@ -237,22 +245,39 @@ fn notify(name: String, raw: Notify, base: &Path) -> Result<NotifyConfig> {
         return Err(Failure::new(format!("notify.{name} has no url")));
     }
     let env_file = raw.env_file.map(|path| base.join(path));
-    Ok(NotifyConfig { name, kind: raw.kind, url, env_file })
+    Ok(NotifyConfig {
+        name,
+        kind: raw.kind,
+        url,
+        env_file,
+    })
 }
 
 fn environment(config: &mut Config, name: String, raw: Env, base: &Path) -> Result<()> {
     check_word("an environment", &name)?;
     if name == "globals" {
-        return Err(Failure::new("an environment cannot be called `globals`: it is a dataset's name"));
+        return Err(Failure::new(
+            "an environment cannot be called `globals`: it is a dataset's name",
+        ));
     }
-    let mut add = |rest: &str, kind, schedule: Option<String>, keep: Option<Keep>, stores: Option<Vec<String>>| {
+    let mut add = |rest: &str,
+                   kind,
+                   schedule: Option<String>,
+                   keep: Option<Keep>,
+                   stores: Option<Vec<String>>| {
         let name_of = format!("{name}/{rest}");
-        let at = |failure: Failure| failure.context(format!("[environments.{}]", name_of.replace('/', ".")));
+        let at = |failure: Failure| {
+            failure.context(format!("[environments.{}]", name_of.replace('/', ".")))
+        };
         let dataset = DatasetConfig {
             name: name_of.parse().map_err(at)?,
             environment: name.clone(),
             kind,
-            schedule: schedule.as_deref().map(Schedule::parse).transpose().map_err(at)?,
+            schedule: schedule
+                .as_deref()
+                .map(Schedule::parse)
+                .transpose()
+                .map_err(at)?,
             keep: checked_keep(keep).map_err(at)?,
             stores: chosen_stores(&config.stores, stores).map_err(at)?,
         };
@@ -267,7 +292,13 @@ fn environment(config: &mut Config, name: String, raw: Env, base: &Path) -> Resu
             compression: db.compression,
             required_tables: db.required_tables,
         };
-        add("database", DatasetKind::Database(database), db.schedule, db.keep, db.stores)?;
+        add(
+            "database",
+            DatasetKind::Database(database),
+            db.schedule,
+            db.keep,
+            db.stores,
+        )?;
     }
     for (word, files) in raw.files.0 {
         check_word("a directory", &word)?;
@@ -277,18 +308,39 @@ fn environment(config: &mut Config, name: String, raw: Env, base: &Path) -> Resu
             owner: files.owner,
             compression: files.compression,
         });
-        add(&format!("files/{word}"), kind, files.schedule, files.keep, files.stores)?;
+        add(
+            &format!("files/{word}"),
+            kind,
+            files.schedule,
+            files.keep,
+            files.stores,
+        )?;
     }
     for (word, bucket) in raw.buckets.0 {
         check_word("a bucket", &word)?;
-        add(&format!("buckets/{word}"), DatasetKind::Bucket, bucket.schedule, bucket.keep, bucket.stores)?;
+        add(
+            &format!("buckets/{word}"),
+            DatasetKind::Bucket,
+            bucket.schedule,
+            bucket.keep,
+            bucket.stores,
+        )?;
     }
     let health = raw.app.health.into_iter();
-    let health = health.map(|h| HealthConfig { url: h.url, status: h.status, json: h.json.0 }).collect();
+    let health = health
+        .map(|h| HealthConfig {
+            url: h.url,
+            status: h.status,
+            json: h.json.0,
+        })
+        .collect();
     config.environments.push(Environment {
         name,
         env_file: raw.env_file.map(|path| base.join(path)),
-        app: App { units: raw.app.units, health },
+        app: App {
+            units: raw.app.units,
+            health,
+        },
     });
     Ok(())
 }
@@ -298,11 +350,19 @@ fn environment(config: &mut Config, name: String, raw: Env, base: &Path) -> Resu
 fn add_globals(config: &mut Config, raw: Option<Globals>) -> Result<()> {
     let mut servers: Vec<(String, DatasetConfig)> = Vec::new();
     for dataset in &config.datasets {
-        let DatasetKind::Database(database) = &dataset.kind else { continue };
+        let DatasetKind::Database(database) = &dataset.kind else {
+            continue;
+        };
         // Whether two URLs are one server is known only when they are looked up: the place where
         // pg_dump runs and the env file tell them apart without reading a secret.
-        let env_file = config.environment(&dataset.environment).and_then(|e| e.env_file.clone());
-        let server = format!("{} {} {env_file:?}", database.via, database.url.as_written());
+        let env_file = config
+            .environment(&dataset.environment)
+            .and_then(|e| e.env_file.clone());
+        let server = format!(
+            "{} {} {env_file:?}",
+            database.via,
+            database.url.as_written()
+        );
         if servers.iter().all(|(known, _)| *known != server) {
             let mut globals = dataset.clone();
             globals.kind = DatasetKind::Globals(database.clone());
@@ -310,12 +370,20 @@ fn add_globals(config: &mut Config, raw: Option<Globals>) -> Result<()> {
         }
     }
     let alone = servers.len() == 1;
-    let raw = raw.unwrap_or(Globals { schedule: None, keep: None, stores: None });
+    let raw = raw.unwrap_or(Globals {
+        schedule: None,
+        keep: None,
+        stores: None,
+    });
     let schedule = raw.schedule.as_deref().map(Schedule::parse).transpose()?;
     let keep = checked_keep(raw.keep)?;
     let mut all = Vec::new();
     for (_, mut globals) in servers {
-        let name = if alone { "globals".to_owned() } else { format!("globals/{}", globals.environment) };
+        let name = if alone {
+            "globals".to_owned()
+        } else {
+            format!("globals/{}", globals.environment)
+        };
         globals.name = name.parse()?;
         globals.schedule = schedule.clone().or(globals.schedule);
         globals.keep = keep.clone().or(globals.keep);
@@ -337,7 +405,9 @@ fn checked_keep(keep: Option<Keep>) -> Result<Option<Keep>> {
 
 fn chosen_stores(known: &[StoreConfig], wanted: Option<Vec<String>>) -> Result<Vec<String>> {
     let names = || known.iter().map(|store| store.name.as_str());
-    let Some(wanted) = wanted else { return Ok(names().map(str::to_owned).collect()) };
+    let Some(wanted) = wanted else {
+        return Ok(names().map(str::to_owned).collect());
+    };
     if wanted.is_empty() {
         return Err(Failure::new("stores = [] would keep no backup"));
     }
@@ -355,12 +425,18 @@ fn chosen_stores(known: &[StoreConfig], wanted: Option<Vec<String>>) -> Result<V
 
 /// A TOML error in an operator's words: the line, what is wrong, and the nearest known key.
 fn explain(text: &str, error: &toml::de::Error) -> Failure {
-    let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    let line = error
+        .span()
+        .map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
     let message = error.message().to_owned();
     let place = line.map_or(String::new(), |line| format!("line {line}: "));
     let mut quoted = message.split('`').skip(1).step_by(2);
     if message.starts_with("unknown field") || message.starts_with("unknown variant") {
-        let what = if message.starts_with("unknown field") { "key" } else { "value" };
+        let what = if message.starts_with("unknown field") {
+            "key"
+        } else {
+            "value"
+        };
         let word = quoted.next().unwrap_or_default().to_owned();
         let known: Vec<&str> = quoted.collect();
         let failure = Failure::new(format!("{place}unknown {what} `{word}`"));

@@ -35,13 +35,17 @@ impl Value {
                 None => rest.split_at(name_length(rest)),
             };
             if name.is_empty() || name_length(name) != name.len() {
-                return Err(Failure::new("a `$` that no variable's name follows").hint("write `$$` for a dollar"));
+                return Err(Failure::new("a `$` that no variable's name follows")
+                    .hint("write `$$` for a dollar"));
             }
             parts.push(Part::Name(name.to_owned()));
             rest = after;
         }
         push_text(&mut parts, rest);
-        Ok(Value { parts, text: text.to_owned() })
+        Ok(Value {
+            parts,
+            text: text.to_owned(),
+        })
     }
 
     /// Whether anything has to be looked up.
@@ -78,7 +82,10 @@ fn push_text(parts: &mut Vec<Part>, text: &str) {
 fn name_length(text: &str) -> usize {
     let first = |b: &u8| b.is_ascii_alphabetic() || *b == b'_';
     match text.as_bytes().first() {
-        Some(b) if first(b) => text.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count(),
+        Some(b) if first(b) => text
+            .bytes()
+            .take_while(|b| b.is_ascii_alphanumeric() || *b == b'_')
+            .count(),
         _ => 0,
     }
 }
@@ -90,7 +97,14 @@ mod tests {
     #[test]
     fn names_are_looked_up_and_dollars_can_be_written() {
         let look = |name: &str| Ok(Secret::new(format!("<{name}>")));
-        let value = |text: &str| Value::parse(text).unwrap().resolve(look).unwrap().reveal().to_owned();
+        let value = |text: &str| {
+            Value::parse(text)
+                .unwrap()
+                .resolve(look)
+                .unwrap()
+                .reveal()
+                .to_owned()
+        };
         assert_eq!(value("$DATABASE_URL"), "<DATABASE_URL>");
         assert_eq!(value("http://${HOST}:$PORT/$$x"), "http://<HOST>:<PORT>/$x");
         assert!(Value::parse("50$").is_err());

@@ -66,7 +66,10 @@ pub fn tell(config: &Config, network: &tokio::runtime::Handle, notice: &Notice) 
 fn send(channel: &NotifyConfig, network: &tokio::runtime::Handle, notice: &Notice) -> Result<()> {
     let what = || format!("cannot notify `{}`", channel.name);
     if !matches!(channel.kind, NotifyKind::Webhook | NotifyKind::Ping) {
-        return Err(Failure::new(format!("{}: this version sends to kinds webhook and ping only", what())));
+        return Err(Failure::new(format!(
+            "{}: this version sends to kinds webhook and ping only",
+            what()
+        )));
     }
     let url = address(channel).map_err(|failure| failure.context(what()))?;
     network.block_on(async {
@@ -85,7 +88,10 @@ fn send(channel: &NotifyConfig, network: &tokio::runtime::Handle, notice: &Notic
 async fn post(kind: NotifyKind, url: &Secret, notice: &Notice) -> std::result::Result<(), String> {
     // The address is a secret: an error must not carry it.
     let plain = |error: reqwest::Error| chain(&error.without_url());
-    let client = reqwest::Client::builder().timeout(ATTEMPT).build().map_err(plain)?;
+    let client = reqwest::Client::builder()
+        .timeout(ATTEMPT)
+        .build()
+        .map_err(plain)?;
     let request = match kind {
         NotifyKind::Ping => {
             let (suffix, account) = match notice.event {
@@ -98,11 +104,17 @@ async fn post(kind: NotifyKind, url: &Secret, notice: &Notice) -> std::result::R
         _ => client.post(url.reveal()).json(notice),
     };
     let answer = request.send().await.map_err(plain)?;
-    if answer.status().is_success() { Ok(()) } else { Err(format!("it answered {}", answer.status())) }
+    if answer.status().is_success() {
+        Ok(())
+    } else {
+        Err(format!("it answered {}", answer.status()))
+    }
 }
 
 fn with_suffix(url: &str, suffix: &str) -> String {
-    let (path, query) = url.split_once('?').map_or((url, None), |(path, query)| (path, Some(query)));
+    let (path, query) = url
+        .split_once('?')
+        .map_or((url, None), |(path, query)| (path, Some(query)));
     let query = query.map_or(String::new(), |query| format!("?{query}"));
     format!("{}{suffix}{query}", path.trim_end_matches('/'))
 }
@@ -131,14 +143,21 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 fn address(channel: &NotifyConfig) -> Result<Secret> {
-    let Some(value) = &channel.url else { return Err(Failure::new("it has no url")) };
+    let Some(value) = &channel.url else {
+        return Err(Failure::new("it has no url"));
+    };
     let file = channel.env_file.as_deref().map(EnvFile::read).transpose()?;
     value.resolve(|name| {
         let of_ours = || crate::config::process_variable(name);
-        file.as_ref().and_then(|file| file.get(name).cloned()).or_else(of_ours).ok_or_else(|| {
-            Failure::new(format!("no variable {name}"))
-                .hint(format!("set it in the unit, or name a file with env_file under [notify.{}]", channel.name))
-        })
+        file.as_ref()
+            .and_then(|file| file.get(name).cloned())
+            .or_else(of_ours)
+            .ok_or_else(|| {
+                Failure::new(format!("no variable {name}")).hint(format!(
+                    "set it in the unit, or name a file with env_file under [notify.{}]",
+                    channel.name
+                ))
+            })
     })
 }
 
@@ -148,8 +167,14 @@ mod tests {
 
     #[test]
     fn a_ping_keeps_its_query_behind_the_suffix() {
-        assert_eq!(with_suffix("https://hc/abc", "/fail"), "https://hc/abc/fail");
-        assert_eq!(with_suffix("https://hc/abc/?rid=1", "/start"), "https://hc/abc/start?rid=1");
+        assert_eq!(
+            with_suffix("https://hc/abc", "/fail"),
+            "https://hc/abc/fail"
+        );
+        assert_eq!(
+            with_suffix("https://hc/abc/?rid=1", "/start"),
+            "https://hc/abc/start?rid=1"
+        );
         assert_eq!(with_suffix("https://hc/abc", ""), "https://hc/abc");
     }
 }

@@ -35,7 +35,10 @@ pub struct Folder {
 impl Folder {
     /// A store in `root`, which is made by the first write.
     pub fn new(name: &str, root: &Path) -> Self {
-        Folder { name: name.to_owned(), root: root.to_owned() }
+        Folder {
+            name: name.to_owned(),
+            root: root.to_owned(),
+        }
     }
 
     /// Where an object lies; standard tools read it there.
@@ -44,19 +47,46 @@ impl Folder {
     }
 
     fn make_folder(&self, folder: &Path) -> Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
-            Failure::because(format!("cannot make the folder {}", folder.display()), error)
-                .hint(format!("store `{}` lies in {}", self.name, self.root.display()))
-        })
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|error| {
+                Failure::because(
+                    format!("cannot make the folder {}", folder.display()),
+                    error,
+                )
+                .hint(format!(
+                    "store `{}` lies in {}",
+                    self.name,
+                    self.root.display()
+                ))
+            })
     }
 
     fn write(&self, temporary: &Path, body: &mut dyn Read) -> Result<u64, PutError> {
         let what = |error: io::Error| {
             let full = error.kind() == io::ErrorKind::StorageFull;
-            let failure = Failure::because(format!("cannot write {} in store `{}`", temporary.display(), self.name), error);
-            PutError::Store(if full { failure.hint("free some space, or move the store to a larger disk") } else { failure })
+            let failure = Failure::because(
+                format!(
+                    "cannot write {} in store `{}`",
+                    temporary.display(),
+                    self.name
+                ),
+                error,
+            );
+            PutError::Store(if full {
+                failure.hint("free some space, or move the store to a larger disk")
+            } else {
+                failure
+            })
         };
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary).map_err(what)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(temporary)
+            .map_err(what)?;
         let mut buffer = vec![0u8; COPY_BYTES];
         let (mut total, mut flushed) = (0u64, 0u64);
         loop {
@@ -83,13 +113,23 @@ impl Store for Folder {
         let path = self.path(key);
         let folder = path.parent().unwrap_or(&self.root).to_owned();
         self.make_folder(&folder).map_err(PutError::Store)?;
-        let temporary = folder.join(format!("{TEMPORARY}{}-{}", std::process::id(), key.file_name()));
+        let temporary = folder.join(format!(
+            "{TEMPORARY}{}-{}",
+            std::process::id(),
+            key.file_name()
+        ));
         // Under the lock nobody else writes this name: what is there was left by a killed run.
         fs::remove_file(&temporary).ok();
         let guard = RemoveOnDrop(Some(&temporary));
         let total = self.write(&temporary, body)?;
         fs::rename(&temporary, &path)
-            .or_fail(|| format!("cannot rename {} to {}", temporary.display(), path.display()))
+            .or_fail(|| {
+                format!(
+                    "cannot rename {} to {}",
+                    temporary.display(),
+                    path.display()
+                )
+            })
             .map_err(PutError::Store)?;
         guard.disarm();
         sync_folder(&folder).map_err(PutError::Store)?;
@@ -98,7 +138,8 @@ impl Store for Folder {
 
     fn get(&self, key: &Key) -> Result<Box<dyn Read + Send>> {
         let path = self.path(key);
-        let file = File::open(&path).or_fail(|| format!("cannot read {} in store `{}`", path.display(), self.name))?;
+        let file = File::open(&path)
+            .or_fail(|| format!("cannot read {} in store `{}`", path.display(), self.name))?;
         Ok(Box::new(file))
     }
 
@@ -112,11 +153,21 @@ impl Store for Folder {
                     error,
                 )
                 .hint("is its disk mounted? the first backup makes the folder")),
-                Err(error) => Err(Failure::because(format!("cannot read {}", self.root.display()), error)),
-                Ok(_) => Err(Failure::new(format!("{} is not a directory", self.root.display()))),
+                Err(error) => Err(Failure::because(
+                    format!("cannot read {}", self.root.display()),
+                    error,
+                )),
+                Ok(_) => Err(Failure::new(format!(
+                    "{} is not a directory",
+                    self.root.display()
+                ))),
             };
         }
-        let start = if prefix.is_empty() { self.root.clone() } else { self.root.join(prefix) };
+        let start = if prefix.is_empty() {
+            self.root.clone()
+        } else {
+            self.root.join(prefix)
+        };
         if start.is_dir() || prefix.is_empty() {
             collect(&start, prefix.trim_end_matches('/'), 0, &mut objects)?;
         }
@@ -128,7 +179,10 @@ impl Store for Folder {
         let path = self.path(key);
         match fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(Failure::because(format!("cannot delete {}", path.display()), error)),
+            Err(error) => Err(Failure::because(
+                format!("cannot delete {}", path.display()),
+                error,
+            )),
             Ok(()) => sync_folder(path.parent().unwrap_or(&self.root)),
         }
     }
@@ -136,7 +190,10 @@ impl Store for Folder {
     fn lock(&self, prefix: &str) -> Result<Lock> {
         let folder = self.root.join(prefix);
         self.make_folder(&folder)?;
-        lock_file(&folder.join(LOCK), &format!("{prefix} in store `{}`", self.name))
+        lock_file(
+            &folder.join(LOCK),
+            &format!("{prefix} in store `{}`", self.name),
+        )
     }
 
     fn sweep(&self, prefix: &str) -> Result<()> {
@@ -146,7 +203,8 @@ impl Store for Folder {
             let entry = entry.or_fail(what)?;
             if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
                 tracing::info!(path = %entry.path().display(), "removing what a killed run left");
-                fs::remove_file(entry.path()).or_fail(|| format!("cannot remove {}", entry.path().display()))?;
+                fs::remove_file(entry.path())
+                    .or_fail(|| format!("cannot remove {}", entry.path().display()))?;
             }
         }
         Ok(())
@@ -187,20 +245,31 @@ pub fn lock_file(path: &Path, what: &str) -> Result<Lock> {
         match file.try_lock() {
             Ok(()) => break,
             Err(fs::TryLockError::Error(error)) => {
-                return Err(Failure::because(format!("cannot lock {}", path.display()), error));
+                return Err(Failure::because(
+                    format!("cannot lock {}", path.display()),
+                    error,
+                ));
             }
             Err(fs::TryLockError::WouldBlock) if began.elapsed() >= LOCK_WAIT => {
                 let mut holder = String::new();
                 (&file).take(20).read_to_string(&mut holder).ok();
-                return Err(Failure::new(format!("{what} is in use by process {}", holder.trim()))
-                    .hint(format!("waited {} s; try again when it has ended", LOCK_WAIT.as_secs())));
+                return Err(
+                    Failure::new(format!("{what} is in use by process {}", holder.trim())).hint(
+                        format!(
+                            "waited {} s; try again when it has ended",
+                            LOCK_WAIT.as_secs()
+                        ),
+                    ),
+                );
             }
             Err(fs::TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(100)),
         }
     }
     // Only for the message above; a lock that cannot be labelled still holds.
     if file.set_len(0).is_ok() {
-        (&file).write_all(std::process::id().to_string().as_bytes()).ok();
+        (&file)
+            .write_all(std::process::id().to_string().as_bytes())
+            .ok();
     }
     Ok(Lock(file))
 }
@@ -210,8 +279,14 @@ fn collect(folder: &Path, prefix: &str, depth: usize, into: &mut Vec<Object>) ->
     for entry in fs::read_dir(folder).or_fail(what)? {
         let entry = entry.or_fail(what)?;
         let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
-        let key = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
+        let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else {
+            continue;
+        };
+        let key = if prefix.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{prefix}/{name}")
+        };
         let meta = match entry.metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other.or_fail(|| format!("cannot read {}", entry.path().display()))?,
@@ -221,19 +296,30 @@ fn collect(folder: &Path, prefix: &str, depth: usize, into: &mut Vec<Object>) ->
                 collect(&entry.path(), &key, depth + 1, into)?;
             }
         } else if meta.is_file() {
-            into.push(Object { key: Key::new(key)?, bytes: meta.len() });
+            into.push(Object {
+                key: Key::new(key)?,
+                bytes: meta.len(),
+            });
         }
     }
     Ok(())
 }
 
 fn sync_folder(folder: &Path) -> Result<()> {
-    File::open(folder).and_then(|f| f.sync_all()).or_fail(|| format!("cannot flush {}", folder.display()))
+    File::open(folder)
+        .and_then(|f| f.sync_all())
+        .or_fail(|| format!("cannot flush {}", folder.display()))
 }
 
 /// Asks the disk to begin writing what lies in the page cache; only a hint, `sync_all` decides.
 fn start_writing(file: &File, from: u64, bytes: u64) {
-    rustix::fs::fadvise(file, from, std::num::NonZeroU64::new(bytes), rustix::fs::Advice::DontNeed).ok();
+    rustix::fs::fadvise(
+        file,
+        from,
+        std::num::NonZeroU64::new(bytes),
+        rustix::fs::Advice::DontNeed,
+    )
+    .ok();
 }
 
 struct RemoveOnDrop<'a>(Option<&'a Path>);
@@ -282,7 +368,12 @@ mod tests {
         let error = store.put(&key, &mut FailsAfter(100_000)).unwrap_err();
         assert!(matches!(error, PutError::Body(_)));
         assert_eq!(store.list("").unwrap(), []);
-        assert!(fs::read_dir(root.join("deep/er/a")).unwrap().next().is_none());
+        assert!(
+            fs::read_dir(root.join("deep/er/a"))
+                .unwrap()
+                .next()
+                .is_none()
+        );
         fs::remove_dir_all(root).unwrap();
     }
 
@@ -291,8 +382,16 @@ mod tests {
         let (root, store) = folder();
         let key = Key::new("app/database/x.dump").unwrap();
         assert_eq!(store.put(&key, &mut &b"abc"[..]).unwrap(), 3);
-        store.put(&Key::new("app-staging/x").unwrap(), &mut &b""[..]).unwrap();
-        assert_eq!(store.list("app").unwrap(), [Object { key: key.clone(), bytes: 3 }]);
+        store
+            .put(&Key::new("app-staging/x").unwrap(), &mut &b""[..])
+            .unwrap();
+        assert_eq!(
+            store.list("app").unwrap(),
+            [Object {
+                key: key.clone(),
+                bytes: 3
+            }]
+        );
         assert_eq!(store.list("").unwrap().len(), 2);
         let mut text = String::new();
         store.get(&key).unwrap().read_to_string(&mut text).unwrap();
@@ -306,7 +405,10 @@ mod tests {
     #[test]
     fn a_store_that_is_not_there_is_an_error_and_not_an_empty_list() {
         let (_, store) = folder();
-        assert_eq!(store.list("").unwrap_err().hints(), ["is its disk mounted? the first backup makes the folder"]);
+        assert_eq!(
+            store.list("").unwrap_err().hints(),
+            ["is its disk mounted? the first backup makes the folder"]
+        );
     }
 
     #[test]

@@ -117,7 +117,11 @@ pub fn open_named(config: &crate::config::Config, name: &str) -> Result<Box<dyn 
     let names = || config.stores.iter().map(|store| store.name.as_str());
     match found {
         Some(found) => open(found),
-        None => Err(Failure::new(format!("no store `{name}` is configured"))
-            .hint(format!("configured are: {}", names().collect::<Vec<_>>().join(", ")))),
+        None => Err(
+            Failure::new(format!("no store `{name}` is configured")).hint(format!(
+                "configured are: {}",
+                names().collect::<Vec<_>>().join(", ")
+            )),
+        ),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use rg_common::cli::Context;
+use crate::cli::Context;
 
 /// A reader that moves a bar.
 pub struct Progress<R> {
@@ -13,9 +13,15 @@ pub struct Progress<R> {
 impl<R> Progress<R> {
     /// A bar named `what`; `expected` bytes is a guess from the backup before.
     pub fn new(context: &Context, what: &str, expected: Option<u64>, inner: R) -> Self {
-        let bar = if context.progress_wanted() { indicatif::ProgressBar::new(expected.unwrap_or(0)) } else { indicatif::ProgressBar::hidden() };
+        let bar = if context.progress_wanted() {
+            indicatif::ProgressBar::new(expected.unwrap_or(0))
+        } else {
+            indicatif::ProgressBar::hidden()
+        };
         let template = match expected {
-            Some(1..) => "{prefix}  {bar:30} {bytes} of about {total_bytes}, {bytes_per_sec}, {eta} left",
+            Some(1..) => {
+                "{prefix}  {bar:30} {bytes} of about {total_bytes}, {bytes_per_sec}, {eta} left"
+            }
             _ => "{prefix}  {spinner} {bytes}, {bytes_per_sec}",
         };
         // The templates above are literals; the default style is the fallback.
