@@ -34,7 +34,7 @@ pub fn open<R: Read>(
             .hint("the identity is kept off the server; pass it with --identity FILE")
         })?;
         match Decrypter::new(buffered, identities) {
-            Ok(decrypter) => Outer::Age(BufReader::with_capacity(READ_BYTES, decrypter)),
+            Ok(decrypter) => Outer::Age(Box::new(BufReader::with_capacity(READ_BYTES, decrypter))),
             Err(failure) => {
                 return Err(match tap.lock().error.take() {
                     Some(error) => Failure::from_io("cannot read the stored bytes", error),
@@ -48,7 +48,7 @@ pub fn open<R: Read>(
     let layers = if name.ends_with(".zst") {
         Layers::Zstd(zstd::Decompressor::new(outer)?)
     } else if name.ends_with(".gz") {
-        Layers::Gzip(gzip::Decompressor::new(outer))
+        Layers::Gzip(Box::new(gzip::Decompressor::new(outer)))
     } else {
         Layers::None(outer)
     };
@@ -78,12 +78,12 @@ enum State {
 
 enum Layers<R: Read> {
     Zstd(zstd::Decompressor<Outer<R>>),
-    Gzip(gzip::Decompressor<Outer<R>>),
+    Gzip(Box<gzip::Decompressor<Outer<R>>>),
     None(Outer<R>),
 }
 
 enum Outer<R: Read> {
-    Age(BufReader<Decrypter<BufReader<Tap<R>>>>),
+    Age(Box<BufReader<Decrypter<BufReader<Tap<R>>>>>),
     Stored(BufReader<Tap<R>>),
 }
 
@@ -94,10 +94,20 @@ impl<R: Read> Opener<R> {
         if self.state != State::Ended {
             return Err(Failure::new("the plain bytes were not read to their end"));
         }
+        let passes_through = self.passes_through();
         drop(self.layers);
         let stored = Arc::into_inner(self.tap.0).expect("the layers held the only other handles");
         let stored = stored.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok((stored.source, Digests::of(self.plain, stored.digest)))
+        let plain = match passes_through {
+            true => stored.digest.clone(),
+            false => self.plain,
+        };
+        Ok((stored.source, Digests::of(plain, stored.digest)))
+    }
+
+    /// Whether the plain bytes are the stored ones, so that one digest says both.
+    fn passes_through(&self) -> bool {
+        matches!(self.layers, Layers::None(Outer::Stored(_)))
     }
 
     /// The layers have ended; so must the stored bytes.
@@ -124,7 +134,7 @@ impl<R: Read> Read for Opener<R> {
         }
         let read = match &mut self.layers {
             Layers::Zstd(zstd) => read_retrying(zstd, buf),
-            Layers::Gzip(gzip) => read_retrying(gzip, buf),
+            Layers::Gzip(gzip) => read_retrying(gzip.as_mut(), buf),
             Layers::None(outer) => read_retrying(outer, buf),
         };
         let read = match read {
@@ -133,6 +143,7 @@ impl<R: Read> Read for Opener<R> {
         };
         match read {
             Ok(0) => self.state = State::Ended,
+            Ok(_) if self.passes_through() => {}
             Ok(n) => self.plain.update(&buf[..n]),
             Err(_) => self.state = State::Failed,
         }

@@ -123,7 +123,7 @@ struct Pieces<R> {
 impl<R: Read> Read for Pieces<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.turn += 1;
-        if self.turn % 2 == 0 {
+        if self.turn.is_multiple_of(2) {
             return Err(io::ErrorKind::Interrupted.into());
         }
         let length = self.lengths[(self.turn / 2) % self.lengths.len()];
@@ -533,6 +533,23 @@ fn a_level_that_a_format_does_not_have_is_refused() {
         },
     ] {
         assert!(seal(io::empty(), &recipe(compression)).is_err());
+    }
+}
+
+#[test]
+fn both_directions_can_move_to_another_thread() {
+    fn sendable(_: &impl Send) {}
+    let keys = keys();
+    for recipe in recipes(&keys) {
+        let sealer = seal(&b"plain"[..], &recipe).unwrap();
+        sendable(&sealer);
+        let opener = open(sealer, &recipe.extension(), Some(&keys.first)).unwrap();
+        sendable(&opener);
+        let plain = std::thread::scope(|scope| {
+            let opening = scope.spawn(|| io::read_to_string(opener));
+            opening.join().unwrap().unwrap()
+        });
+        assert_eq!(plain, "plain");
     }
 }
 

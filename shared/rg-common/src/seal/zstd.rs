@@ -18,11 +18,6 @@ use crate::failure::{Failure, OrFail, Result};
 const LEVELS: RangeInclusive<i32> = 1..=19;
 /// Room for what zstd has ready, made at every step.
 const STEP_BYTES: usize = 128 << 10;
-/// A worker gets this much at a time up to level [`SMALL_JOBS_LEVEL_MAX`], half of what zstd would
-/// choose: it halves the memory and costs a thousandth of the ratio. Above it the window is larger
-/// than this and zstd chooses.
-const JOB_BYTES: u32 = 1 << 20;
-const SMALL_JOBS_LEVEL_MAX: i32 = 2;
 
 /// The writing side.
 pub(super) struct Compressor(Encoder<'static>);
@@ -40,9 +35,6 @@ impl Compressor {
             let mut encoder = Encoder::new(level)?;
             encoder.set_parameter(CParameter::ChecksumFlag(true))?;
             encoder.set_parameter(CParameter::NbWorkers(threads))?;
-            if threads > 0 && level <= SMALL_JOBS_LEVEL_MAX {
-                encoder.set_parameter(CParameter::JobSize(JOB_BYTES))?;
-            }
             Ok(encoder)
         };
         encoder()
