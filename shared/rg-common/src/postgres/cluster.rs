@@ -152,9 +152,10 @@ impl Cluster {
     /// The superuser's address of a database.
     pub(crate) fn url(&self, database: &str) -> DatabaseUrl {
         self.address(&format!(
-            "postgresql://postgres:super@127.0.0.1:{}/{database}?sslmode=disable",
+            "postgresql://postgres:super@127.0.0.1:{}/postgres?sslmode=disable",
             self.port
         ))
+        .with_database(database)
     }
 
     pub(crate) fn address(&self, text: &str) -> DatabaseUrl {

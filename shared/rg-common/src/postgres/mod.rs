@@ -6,6 +6,7 @@
 //! stand on blocking threads, the network runs on the one runtime that a [`connect::Connector`] holds.
 
 pub mod connect;
+pub mod create;
 pub mod facts;
 pub mod place;
 pub mod pooler;
