@@ -204,9 +204,21 @@ fn parameter_value(name: &str, value: &str) -> String {
     if !LISTS.contains(&name.to_ascii_lowercase().as_str()) || value.is_empty() {
         return literal(value);
     }
+    let literals = names(value)
+        .iter()
+        .map(|name| literal(name))
+        .collect::<Vec<_>>();
+    literals.join(", ")
+}
+
+/// The names in a list like `a, "B, ""c"`, without their quotes; none in an empty one.
+pub(super) fn names(list: &str) -> Vec<String> {
+    if list.trim().is_empty() {
+        return Vec::new();
+    }
     let mut names = vec![String::new()];
     let mut quoted = false;
-    let mut characters = value.chars().peekable();
+    let mut characters = list.chars().peekable();
     while let Some(character) = characters.next() {
         let last = names.last_mut().expect("there is always one");
         match character {
@@ -221,10 +233,6 @@ fn parameter_value(name: &str, value: &str) -> String {
         }
     }
     names
-        .iter()
-        .map(|name| literal(name))
-        .collect::<Vec<_>>()
-        .join(", ")
 }
 
 /// A name as SQL wants it: always quoted.

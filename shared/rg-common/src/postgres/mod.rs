@@ -5,9 +5,11 @@
 //! no password is in a message or in a program's arguments. The facade is synchronous: callers
 //! stand on blocking threads, the network runs on the one runtime that a [`connect::Connector`] holds.
 
+pub mod compare;
 pub mod connect;
 pub mod create;
 pub mod facts;
+mod inventory;
 pub mod place;
 pub mod pooler;
 mod tls;

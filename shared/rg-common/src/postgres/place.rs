@@ -6,12 +6,12 @@
 //! server is the container's own.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::connect::{ServerVersion, Session};
 use super::tls;
 use super::url::{DatabaseUrl, Host};
-use crate::failure::{Failure, OrFail, Result};
+use crate::failure::{Failure, Result};
 use crate::program::Program;
 use crate::secret::Secret;
 
@@ -144,8 +144,13 @@ impl Place {
     /// environment. `pg_restore` and `psql` still want `--dbname` with the (unsecret) name.
     pub fn program(&self, name: &str, url: &DatabaseUrl, server: ServerVersion) -> Result<Program> {
         match self {
-            Place::Local => local(&installed(name)?, name, server)
-                .map(|path| with_address(Program::new(path), url, server)),
+            Place::Local => {
+                let path = match own_major(name, server) {
+                    Some(path) => path,
+                    None => fit(&installed(name)?, name, server)?,
+                };
+                Ok(with_address(Program::new(path), url, server))
+            }
             Place::Container {
                 engine,
                 name: container,
@@ -198,11 +203,23 @@ struct Found {
     version: ServerVersion,
 }
 
+fn folders(major: u32) -> impl Iterator<Item = PathBuf> {
+    let major = major.to_string();
+    let folder = move |pattern: &&str| pattern.replace("{}", &major).into();
+    INSTALLED.iter().map(move |pattern| folder(pattern))
+}
+
+/// The program of the server's own major, where distributions put it.
+fn own_major(name: &str, server: ServerVersion) -> Option<PathBuf> {
+    let mut paths = folders(server.major()).map(|folder| folder.join(name));
+    paths.find(|path| path.exists())
+}
+
 /// All installed versions of a program: the distributions' folders, then `PATH`.
 fn installed(name: &str) -> Result<Vec<Found>> {
     let mut paths: Vec<PathBuf> = MAJORS
-        .flat_map(|major| INSTALLED.iter().map(move |folder| (folder, major)))
-        .map(|(folder, major)| Path::new(&folder.replace("{}", &major.to_string())).join(name))
+        .flat_map(folders)
+        .map(|folder| folder.join(name))
         .filter(|path| path.exists())
         .collect();
     paths.push(name.into());
@@ -226,18 +243,18 @@ fn installed(name: &str) -> Result<Vec<Found>> {
 }
 
 /// The server's own major, else the newest that is not older.
-fn local(found: &[Found], name: &str, server: ServerVersion) -> Result<PathBuf> {
+fn fit(found: &[Found], name: &str, server: ServerVersion) -> Result<PathBuf> {
     let newest = |fit: &dyn Fn(&Found) -> bool| {
         found
             .iter()
             .filter(|one| fit(one))
             .max_by_key(|one| one.version)
     };
-    let fit = newest(&|one| one.version.major() == server.major())
+    let best = newest(&|one| one.version.major() == server.major())
         .or_else(|| newest(&|one| one.version.major() > server.major()));
-    match (fit, newest(&|_| true)) {
-        (Some(fit), _) => Ok(fit.path.clone()),
-        (None, Some(best)) => Err(too_old(name, best.version, server, "")),
+    match (best, newest(&|_| true)) {
+        (Some(best), _) => Ok(best.path.clone()),
+        (None, Some(newest)) => Err(too_old(name, newest.version, server, "")),
         (None, None) => Err(Failure::new(format!("{name} is not installed"))),
     }
 }

@@ -1,4 +1,5 @@
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use super::*;
 use crate::postgres::cluster::cluster;
@@ -13,7 +14,7 @@ fn found(versions: &[u32]) -> Vec<Found> {
 
 #[test]
 fn a_pg_dump_older_than_the_server_is_refused() {
-    let failure = local(
+    let failure = fit(
         &found(&[130_009, 150_018]),
         "pg_dump",
         ServerVersion(170_002),
@@ -34,7 +35,7 @@ fn a_pg_dump_older_than_the_server_is_refused() {
 #[test]
 fn the_servers_own_major_is_preferred_to_a_newer_one() {
     let choose =
-        |versions: &[u32]| local(&found(versions), "pg_dump", ServerVersion(150_004)).unwrap();
+        |versions: &[u32]| fit(&found(versions), "pg_dump", ServerVersion(150_004)).unwrap();
     assert_eq!(choose(&[140_000, 150_018, 170_002]), Path::new("/150018"));
     assert_eq!(choose(&[140_000, 160_001, 170_002]), Path::new("/170002"));
 }
