@@ -179,6 +179,11 @@ impl Session {
         self.within(limit, sql, self.client.batch_execute(sql))
     }
 
+    /// For questions that run side by side on the runtime.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Ends it and waits until the server has closed its side, so that the database has one
     /// session less.
     pub fn close(self) {

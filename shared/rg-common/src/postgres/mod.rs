@@ -8,6 +8,7 @@
 pub mod compare;
 pub mod connect;
 pub mod create;
+pub mod exchange;
 pub mod facts;
 mod inventory;
 pub mod place;
