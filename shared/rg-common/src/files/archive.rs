@@ -54,7 +54,7 @@ pub fn archive<'a>(
 pub struct Archive<'a> {
     walk: Walk,
     first: Option<Found>,
-    sink: Box<dyn FnMut(&Entry) -> io::Result<()> + Send + 'a>,
+    sink: Sink<'a>,
     /// Headers, small files and padding on their way out; `taken` bytes of it are gone.
     ready: Vec<u8>,
     taken: usize,
@@ -62,6 +62,9 @@ pub struct Archive<'a> {
     body: Option<Body>,
     state: State,
 }
+
+/// Takes entries as they are finished.
+type Sink<'a> = Box<dyn FnMut(&Entry) -> io::Result<()> + Send + 'a>;
 
 enum State {
     Walking,
@@ -92,6 +95,12 @@ impl Archive<'_> {
             State::Failed(what) => Err(Failure::new(what)),
             _ => Err(Failure::new("the archive was not read to its end")),
         }
+    }
+
+    /// Called with each path right before it is opened.
+    #[cfg(test)]
+    pub(super) fn observe(&mut self, observer: super::walk::Observer) {
+        self.walk.observer = Some(observer);
     }
 
     fn fill(&mut self, buf: &mut [u8]) -> Result<usize> {

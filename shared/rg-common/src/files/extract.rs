@@ -23,7 +23,7 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::archive::{hash_zeros, read_at_most};
-use super::attributes;
+use super::attributes::{self, Attributes};
 use super::entry::{Entry, Kind, Mtime, Xattr, escape};
 use super::inventory::{FilesInventory, Tally, is_privilege};
 use super::members::{Member, MemberKind, Members};
@@ -147,10 +147,17 @@ struct Extraction<'a> {
     directories: BTreeMap<Vec<u8>, Held>,
     directories_bytes: usize,
     undescribed: u64,
-    linked: HashMap<(u64, u64), [u8; 32]>,
+    linked: HashMap<(u64, u64), Linked>,
     tally: Tally,
     set_ids_dropped: u64,
     sink: &'a mut dyn FnMut(&Entry) -> io::Result<()>,
+}
+
+/// What a file with several names holds.
+#[derive(Clone)]
+struct Linked {
+    sha256: [u8; 32],
+    xattrs: Vec<Xattr>,
 }
 
 /// A directory's description until the end.
@@ -196,7 +203,7 @@ impl Extraction<'_> {
             sha256: None,
             link,
             xattrs: match kind {
-                Kind::File | Kind::Dir => member.xattrs,
+                Kind::File | Kind::Dir | Kind::Hardlink => member.xattrs,
                 _ => Vec::new(),
             },
             sparse: member.segments.is_some(),
@@ -207,7 +214,7 @@ impl Extraction<'_> {
         }
         let (parent, name) = split(&entry.path);
         let name = name.to_vec();
-        let parent = self.open_parent(&parent.to_vec())?;
+        let parent = self.open_parent(parent)?;
         match kind {
             Kind::File => {
                 let segments = member.segments.as_deref();
@@ -428,18 +435,24 @@ impl Extraction<'_> {
         }
         linkat(&directory, target_name, parent, name, AtFlags::empty()).map_err(new_name)?;
         entry.size = found.st_size.unsigned_abs();
-        entry.sha256 = Some(self.linked_digest(directory.as_fd(), target_name, &found)?);
+        let linked = self.linked_content(directory.as_fd(), target_name, &found)?;
+        entry.sha256 = Some(linked.sha256);
+        if entry.xattrs.is_empty() {
+            // GNU tar writes them with the first name only.
+            entry.xattrs = linked.xattrs;
+        }
         Ok(())
     }
 
-    fn linked_digest(
+    /// What a file with several names holds, read back once.
+    fn linked_content(
         &mut self,
         directory: BorrowedFd<'_>,
         name: &[u8],
         found: &Stat,
-    ) -> Result<[u8; 32]> {
+    ) -> Result<Linked> {
         if let Some(known) = self.linked.get(&inode(found)) {
-            return Ok(*known);
+            return Ok(known.clone());
         }
         let what = || "cannot read the file that a hard link names".to_owned();
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -454,11 +467,14 @@ impl Extraction<'_> {
             hash.update(&buffer[..n]);
             at += n as u64;
         }
-        let sha256 = hash.finalize().into();
+        let linked = Linked {
+            sha256: hash.finalize().into(),
+            xattrs: Attributes::default().read(file.as_fd())?,
+        };
         if self.linked.len() < LINKED_FILES_MAX {
-            self.linked.insert(inode(found), sha256);
+            self.linked.insert(inode(found), linked.clone());
         }
-        Ok(sha256)
+        Ok(linked)
     }
 
     /// Describes the directories, the deepest first, and flushes everything.
@@ -541,7 +557,8 @@ fn make_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
 
 /// Opens a directory below the root, through no link whatsoever.
 fn open_directory(root: BorrowedFd<'_>, path: &[u8], access: OFlags) -> Result<OwnedFd, Errno> {
-    let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // Not NOFOLLOW: with PATH it would be an exemption from NO_SYMLINKS.
+    let flags = access | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH
         | ResolveFlags::NO_SYMLINKS
         | ResolveFlags::NO_MAGICLINKS

@@ -38,7 +38,7 @@ pub const PATH_BYTES_MAX: usize = 4095;
 const CHUNK: usize = 256 << 10;
 
 /// Zeros to hash and pad with.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// What a backup of a directory leaves out.
 #[derive(Clone, Debug, Default)]

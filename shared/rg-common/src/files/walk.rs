@@ -62,8 +62,12 @@ pub(super) struct Walk {
     listing: Vec<u8>,
     pub tally: Tally,
     #[cfg(test)]
-    pub observer: Option<Box<dyn FnMut(&[u8]) + Send>>,
+    pub observer: Option<Observer>,
 }
+
+/// Called with each path right before it is opened, for what may happen just then.
+#[cfg(test)]
+pub(super) type Observer = Box<dyn FnMut(&[u8]) + Send>;
 
 struct Level {
     directory: OwnedFd,
@@ -186,23 +190,17 @@ impl Walk {
                 observer(&path);
             }
             let look = match self.look(&path, name_len, file_type) {
-                Err(Errno::NOENT) => {
-                    let note = format!("gone before it was read: {}", escape(&path));
-                    self.tally.vanished(note);
-                    return Ok(None);
-                }
+                Err(Errno::NOENT) => return Ok(self.gone(&path)),
                 Err(error) => return Err(self.unreadable(&path, error)),
                 Ok(look) => look?,
             };
             match look {
                 Look::Found(found) => {
-                    if file_type != first_type && first_type != FileType::Unknown {
-                        let note = format!("became something else: {}", escape(&path));
-                        self.tally.changed(note);
-                    }
+                    self.compare_type(&path, first_type, file_type);
                     return Ok(Some(*found));
                 }
                 Look::Directory(entry, mut level) => {
+                    self.compare_type(&path, first_type, file_type);
                     level.parent_path_len = self.path.len();
                     self.path = path;
                     self.path.push(b'/');
@@ -217,7 +215,7 @@ impl Walk {
                     let name = &path[path.len() - name_len..];
                     file_type = match statat(self.here(), name, AtFlags::SYMLINK_NOFOLLOW) {
                         Ok(stat) => FileType::from_raw_mode(stat.st_mode),
-                        Err(Errno::NOENT) => file_type,
+                        Err(Errno::NOENT) => return Ok(self.gone(&path)),
                         Err(error) => return Err(self.unreadable(&path, error)),
                     };
                 }
@@ -228,6 +226,19 @@ impl Walk {
             self.show(&path)
         ))
         .hint("something replaces it all the time: exclude it, or stop what does"))
+    }
+
+    fn compare_type(&mut self, path: &[u8], listed: FileType, found: FileType) {
+        if found != listed && listed != FileType::Unknown {
+            let note = format!("became something else: {}", escape(path));
+            self.tally.changed(note);
+        }
+    }
+
+    fn gone(&mut self, path: &[u8]) -> Option<Found> {
+        let note = format!("gone before it was read: {}", escape(path));
+        self.tally.vanished(note);
+        None
     }
 
     fn unreadable(&self, path: &[u8], error: Errno) -> Failure {
@@ -342,7 +353,7 @@ impl Walk {
                     path: path.to_vec(),
                     size: entry.size,
                     sha256: None,
-                    unseen: u64::from(stat.st_nlink) - 1,
+                    unseen: link_count(&stat) - 1,
                 };
                 self.links.insert(inode(&stat), first);
             } else {
@@ -389,13 +400,16 @@ impl Walk {
     fn list(&mut self, directory: OwnedFd, path: &[u8], parent_path_len: usize) -> Result<Level> {
         let (mut names, mut order) = (Vec::new(), Vec::new());
         let mut raw = RawDir::new(&directory, self.listing.spare_capacity_mut());
+        let mut failed = None;
         while let Some(item) = raw.next() {
             let item = match item {
+                Ok(item) => item,
                 // The directory was removed after it was opened.
                 Err(Errno::NOENT) => break,
-                other => other
-                    .map_err(io::Error::from)
-                    .or_fail(|| format!("cannot list {}", escape(path)))?,
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
             };
             let name = item.file_name().to_bytes();
             if name == b"." || name == b".." {
@@ -411,6 +425,9 @@ impl Walk {
                 file_type: item.file_type(),
             });
             names.extend_from_slice(name);
+        }
+        if let Some(error) = failed {
+            return Err(self.unreadable(path, error));
         }
         let bytes = |n: &Name| &names[n.offset as usize..n.offset as usize + usize::from(n.len)];
         order.sort_unstable_by(|a, b| bytes(a).cmp(bytes(b)));
@@ -467,6 +484,11 @@ fn open_below(directory: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<O
 #[allow(clippy::unnecessary_cast)] // The fields' types differ between architectures.
 pub(super) fn inode(stat: &Stat) -> (u64, u64) {
     (stat.st_dev as u64, stat.st_ino as u64)
+}
+
+#[allow(clippy::unnecessary_cast)] // The field's type differs between architectures.
+fn link_count(stat: &Stat) -> u64 {
+    stat.st_nlink as u64
 }
 
 fn device(stat: &Stat) -> u64 {
