@@ -1,11 +1,12 @@
 //! Other people's programs that do what the test wants: note their arguments, then really run,
 //! fail, die half-way or hang.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::postgres::Postgres;
+use crate::run::Tool;
 use crate::sandbox::Sandbox;
 
 /// A program of a given name, first on the sandbox's `PATH`.
@@ -34,10 +35,17 @@ impl FakeProgram {
             "#!/bin/bash\nprintf '%s\\0' \"$#\" \"$@\" >>'{}'\n{body}\n",
             self.log.display()
         );
-        // A new file under the name: a script that is running is not changed under its shell.
-        let fresh = self.script.with_extension("new");
-        fs::write(&fresh, text).expect("the fake program");
-        fs::set_permissions(&fresh, Permissions::from_mode(0o755)).expect("its mode");
+        // `install` writes the program, in a process of its own: were it open for writing here,
+        // a child that another test forks at this moment would hold it open too, and starting it
+        // would fail with `ETXTBSY`. The rename keeps a running script as it is.
+        let (body, fresh) = (
+            self.log.with_extension("body"),
+            self.log.with_extension("new"),
+        );
+        fs::write(&body, text).expect("the fake program");
+        let mut install = Command::new("install");
+        install.args(["-m", "755"]).arg(body).arg(&fresh);
+        Tool::new(install, "install").run().ok();
         fs::rename(&fresh, &self.script).expect("its name");
         self
     }

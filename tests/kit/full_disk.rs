@@ -90,6 +90,8 @@ impl FullDisk {
 
     /// Makes room again.
     pub fn free(&self) {
+        // Emptied first: a child just forked by another test may still hold the file open.
+        fs::write(self.path.join("filler"), b"").expect("the filler");
         fs::remove_file(self.path.join("filler")).expect("the filler");
     }
 }
