@@ -24,6 +24,7 @@ use super::create::{identifier, literal, names};
 use super::inventory::{self, Relation};
 use super::trouble;
 use super::url::DatabaseUrl;
+use crate::dump::{LargeObjects, Sequence, Table};
 use crate::failure::{Failure, OrFail, Result};
 
 /// At most this many connections read side by side.
@@ -48,45 +49,6 @@ pub struct Expected<'a> {
     pub sequences: &'a [Sequence],
     /// The large objects.
     pub large_objects: &'a LargeObjects,
-}
-
-/// The rows of one table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
-    /// The schema's name, not quoted.
-    pub schema: String,
-    /// The table's name, not quoted.
-    pub name: String,
-    /// The text between the parentheses of `COPY`, quoted as `pg_dump` wrote it.
-    pub columns: String,
-    /// How many rows.
-    pub rows: u64,
-    /// The sum over all rows: 32 hexadecimal digits.
-    pub checksum: String,
-    /// The bytes of the rows' `COPY` text, newlines included.
-    pub bytes: u64,
-}
-
-/// Where one sequence stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sequence {
-    /// The schema's name, not quoted.
-    pub schema: String,
-    /// The sequence's name, not quoted.
-    pub name: String,
-    /// Its last value.
-    pub last_value: i64,
-    /// Whether that value was handed out: if not, it is the next one.
-    pub is_called: bool,
-}
-
-/// All large objects of a database.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LargeObjects {
-    /// How many.
-    pub count: u64,
-    /// The sum over one "row" for each object: its oid as four bytes, the lowest first, and its content.
-    pub checksum: String,
 }
 
 /// One thing that is not as in the dump.

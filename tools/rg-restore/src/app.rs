@@ -1,0 +1,155 @@
+//! The app around a restore: its units stopped and started, its health waited for.
+
+use std::time::{Duration, Instant};
+
+use rg_common::cli::Context;
+use rg_common::config::{App, HealthConfig};
+use rg_common::program::Program;
+use rg_common::{Failure, Result, stop};
+
+/// How long one question to the app may take.
+const QUESTION: Duration = Duration::from_secs(5);
+/// The wait between two questions.
+const BETWEEN: Duration = Duration::from_millis(500);
+/// Without a health address a unit must stay active for this long.
+const STAY: Duration = Duration::from_secs(3);
+/// An answer is read up to this size.
+const ANSWER_BYTES: usize = 1 << 20;
+
+/// The units of an app that are active now: those that a restore stops and starts again.
+pub fn active(app: &App) -> Result<Vec<String>> {
+    let mut active = Vec::new();
+    for unit in &app.units {
+        if is_active(unit)? {
+            active.push(unit.clone());
+        }
+    }
+    Ok(active)
+}
+
+fn is_active(unit: &str) -> Result<bool> {
+    // `show` tells the state of a unit that is not active by its output, not by its exit status.
+    let program = Program::new("systemctl").args(["show", "--property=LoadState,ActiveState", "--", unit]);
+    let said = program.output(1 << 16).map_err(|failure| {
+        failure
+            .context(format!("cannot ask systemd about {unit}"))
+            .hint("--leave-units restores without stopping the app; stop it yourself then")
+    })?;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    if said.lines().any(|line| line == "LoadState=not-found") {
+        return Err(Failure::new(format!("there is no unit {unit}")).hint("it stands in app.units in rg.toml"));
+    }
+    Ok(said.lines().any(|line| matches!(line, "ActiveState=active" | "ActiveState=reloading" | "ActiveState=activating")))
+}
+
+/// Stops units, all in one transaction of systemd.
+pub fn stop_units(units: &[String]) -> Result<()> {
+    systemctl("stop", units)
+}
+
+/// Starts units.
+pub fn start_units(units: &[String]) -> Result<()> {
+    systemctl("start", units)
+}
+
+fn systemctl(verb: &str, units: &[String]) -> Result<()> {
+    if units.is_empty() {
+        return Ok(());
+    }
+    tracing::info!("systemctl {verb} {}", units.join(" "));
+    Program::new("systemctl").args([verb, "--"]).args(units).output(1 << 16).map(drop)
+}
+
+/// Waits until the app answers well at every address; without addresses until its units have
+/// stayed active.
+pub fn wait_healthy(context: &Context, app: &App, units: &[String], limit: Duration) -> Result<()> {
+    let began = Instant::now();
+    if app.health.is_empty() {
+        if units.is_empty() {
+            return Ok(());
+        }
+        stop::pause(STAY)?;
+        return match units.iter().map(|unit| is_active(unit).map(|active| (unit, active))).collect::<Result<Vec<_>>>()? {
+            states if states.iter().all(|(_, active)| *active) => Ok(()),
+            states => {
+                let down: Vec<&str> = states.iter().filter(|(_, active)| !active).map(|(unit, _)| unit.as_str()).collect();
+                Err(Failure::new(format!("did not stay up: {}", down.join(", "))).hint(format!("journalctl -u {}", down[0])))
+            }
+        };
+    }
+    for health in &app.health {
+        loop {
+            let answer = context.network.block_on(ask(health));
+            let Err(why) = answer else { break };
+            if began.elapsed() >= limit {
+                return Err(Failure::new(format!("{} is not healthy after {} s: {why}", health.url, limit.as_secs())));
+            }
+            stop::pause(BETWEEN)?;
+        }
+    }
+    Ok(())
+}
+
+async fn ask(health: &HealthConfig) -> Result<(), String> {
+    let plain = |error: reqwest::Error| {
+        let mut text = error.to_string();
+        let mut next = std::error::Error::source(&error);
+        while let Some(cause) = next {
+            text = format!("{text}: {cause}");
+            next = cause.source();
+        }
+        text
+    };
+    let client = reqwest::Client::builder().timeout(QUESTION).redirect(reqwest::redirect::Policy::none());
+    let mut answer = client.build().map_err(plain)?.get(&health.url).send().await.map_err(plain)?;
+    if answer.status().as_u16() != health.status {
+        return Err(format!("it answers {} instead of {}", answer.status(), health.status));
+    }
+    if health.json.is_empty() {
+        return Ok(());
+    }
+    let mut body = Vec::new();
+    while let Some(piece) = answer.chunk().await.map_err(plain)? {
+        body.extend_from_slice(&piece);
+        if body.len() > ANSWER_BYTES {
+            return Err("its answer is too long".to_owned());
+        }
+    }
+    let document: serde_json::Value = serde_json::from_slice(&body).map_err(|error| format!("its answer is not JSON: {error}"))?;
+    for (path, wanted) in &health.json {
+        let found = at(&document, path).ok_or_else(|| format!("its answer has no {path}"))?;
+        if found != wanted {
+            return Err(format!("{path} is {found} instead of {wanted}"));
+        }
+    }
+    Ok(())
+}
+
+/// A value by a simple path: `$.status`, `$.checks[0].name`.
+fn at<'a>(document: &'a serde_json::Value, path: &str) -> Option<&'a serde_json::Value> {
+    let mut value = document;
+    for step in path.strip_prefix('$')?.split('.') {
+        let (name, indexes) = step.split_once('[').map_or((step, ""), |(name, rest)| (name, rest));
+        if !name.is_empty() {
+            value = value.get(name)?;
+        }
+        for index in indexes.split('[').filter(|index| !index.is_empty()) {
+            value = value.get(index.strip_suffix(']')?.parse::<usize>().ok()?)?;
+        }
+    }
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_found_by_simple_paths() {
+        let document = serde_json::json!({"status": "ok", "checks": [{"name": "db"}]});
+        assert_eq!(at(&document, "$.status").unwrap(), "ok");
+        assert_eq!(at(&document, "$.checks[0].name").unwrap(), "db");
+        assert!(at(&document, "$.none").is_none());
+        assert!(at(&document, "status").is_none());
+    }
+}
