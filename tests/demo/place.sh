@@ -23,7 +23,7 @@ free_mb=$(df -Pm "$tmp" | awk 'NR == 2 { print $4 }')
 cleanup() {
     local status=$?
     trap - EXIT INT TERM
-    [ -z "${CLUSTER_PID:-}" ] || { exec {cluster_in}>&-; wait "$cluster_holder" 2>/dev/null; }
+    [ -z "${CLUSTER_PID:-}" ] || { exec {cluster_in}>&-; wait "$cluster_holder" 2>/dev/null || true; }
     cd /
     [ -z "${place:-}" ] || rm -rf "$place"
     exit $status
@@ -33,9 +33,12 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 build() {
+    echo "building ($1); the first time takes some minutes"
     local profile=$1 directory=$1
     [ "$profile" != dev ] || directory=debug
-    cargo build --quiet --profile "$profile" --bin rg-backup --bin rg-restore --bin kit-cluster \
+    local quiet=--quiet
+    [ ! -t 2 ] || quiet=
+    cargo build $quiet --profile "$profile" --bin rg-backup --bin rg-restore --bin kit-cluster \
         --bin kit-uploads --bin kit-measure || stop "the tools do not build"
     local target=${CARGO_TARGET_DIR:-target}
     PATH=$(cd "$target/$directory" && pwd):$PATH

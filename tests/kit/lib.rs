@@ -6,7 +6,20 @@
 //! `kill -9`) wherever the machine can give it. Nothing here is skipped when something is missing:
 //! it fails and says what to install.
 //!
-//! A test begins with `let place = rg_tests::sandbox!();`.
+//! A test reads like this:
+//!
+//! ```text
+//! let place = sandbox!();
+//! let cluster = Postgres::shared();
+//! cluster.role("app", "LOGIN CREATEDB");
+//! let url = cluster.create_database_of("app", "app");
+//! load_demo(cluster, "app", "app", Scale::Small);
+//! place.write(".env", format!("DATABASE_URL={url}\n"));
+//! place.config("[stores.local]\nurl = \"file://{root}/store\"\n …");
+//! FakeProgram::new(&place, "pg_dump").dies_after("/usr/bin/pg_dump", 100_000, 1);
+//! place.run("rg-backup", ["run"]).fails(2).says("pg_dump");
+//! assert_eq!(place.files("store"), [""; 0]);
+//! ```
 
 // This crate is the outside world of the tools: it starts programs, reads the clock and the
 // environment, and speaks to whoever runs the suite.

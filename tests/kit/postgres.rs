@@ -303,23 +303,26 @@ impl Postgres {
              'information_schema') AND n.nspname NOT LIKE 'pg\\_%' ORDER BY 1",
         );
         let one = |table: &str| {
-            let row = self.psql(
-                database,
-                &format!(
-                    "SELECT count(*), md5(coalesce(string_agg(h, '' ORDER BY h), '')) \
-                     FROM (SELECT md5(t::text) AS h FROM {table} t) AS hashed"
-                ),
-            );
-            let (rows, md5) = row.split_once('|').expect("two columns");
-            TableDigest {
-                rows: rows.parse().expect("a count"),
-                md5: md5.into(),
-            }
+            format!(
+                "SELECT $name${table}$name$, count(*), \
+                 md5(coalesce(string_agg(h, '' ORDER BY h), '')) \
+                 FROM (SELECT md5(t::text) AS h FROM {table} t) AS hashed"
+            )
         };
-        tables
-            .lines()
-            .map(|table| (table.to_owned(), one(table)))
-            .collect()
+        let all: Vec<String> = tables.lines().map(one).collect();
+        if all.is_empty() {
+            return BTreeMap::new();
+        }
+        let found = self.psql(database, &all.join(" UNION ALL "));
+        let row = |line: &str| {
+            let mut columns = line.rsplitn(3, '|');
+            let md5 = columns.next().expect("a digest").to_owned();
+            let rows = columns.next().and_then(|rows| rows.parse().ok());
+            let table = columns.next().expect("a name").to_owned();
+            let rows = rows.expect("a count");
+            (table, TableDigest { rows, md5 })
+        };
+        found.lines().map(row).collect()
     }
 
     /// Stops the server at once, as a crash would; [`Postgres::start_again`] brings it back.

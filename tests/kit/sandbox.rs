@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::run::{Output, Running, Tool, shown};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -101,6 +103,13 @@ impl Sandbox {
         found
     }
 
+    /// The command lines of all processes that work in this place (their working directory is
+    /// inside): what a tool that has ended has left behind.
+    pub fn leftovers(&self) -> Vec<String> {
+        let found = processes_in(&self.root).into_iter();
+        found.map(|(_, command_line)| command_line).collect()
+    }
+
     /// Writes `rg.toml`. `{root}` in it becomes this place; `host` and `state` are put in front
     /// when the text does not set them.
     pub fn config(&self, toml: &str) -> PathBuf {
@@ -186,12 +195,36 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
+        for (pid, command_line) in processes_in(&self.root) {
+            eprintln!("left behind, killed: {command_line}");
+            kill_process(pid, Signal::KILL).ok();
+        }
         if std::thread::panicking() {
             eprintln!("kept for a look: {}", self.root.display());
         } else if let Err(error) = fs::remove_dir_all(&self.root) {
             eprintln!("cannot remove {}: {error}", self.root.display());
         }
     }
+}
+
+/// Processes whose working directory is `root` or below, zombies aside.
+fn processes_in(root: &Path) -> Vec<(Pid, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let cwd = fs::read_link(entry.path().join("cwd"));
+        if let (Some(pid), true) = (
+            Pid::from_raw(pid),
+            cwd.is_ok_and(|cwd| cwd.starts_with(root)),
+        ) {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            found.push((pid, String::from_utf8_lossy(&line).replace('\0', " ")));
+        }
+    }
+    found
 }
 
 /// Where the suite puts its things.

@@ -6,6 +6,8 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, kill_process};
+
 use rg_tests::{
     ArgvWatch, Chance, Damage, FakeProgram, FullDisk, HttpSink, Postgres, Sandbox, Scale, Signal,
     eventually, fake_docker, load_demo, sandbox, write_uploads,
@@ -44,9 +46,25 @@ fn a_program_over_its_time_limit_is_killed_and_the_test_fails() {
     let panic = std::thread::spawn(|| tool.run())
         .join()
         .expect_err("a panic");
+    assert!(eventually(SOON, || place.leftovers().is_empty()));
     let message = panic.downcast_ref::<String>().expect("with a message");
     assert!(message.starts_with("killed after 200ms: "), "{message}");
     assert!(message.contains("--- stdout\nstarted\n"), "{message}");
+}
+
+#[test]
+fn what_a_killed_program_leaves_behind_is_seen_and_ended() {
+    let place = sandbox!();
+    let running = place
+        .program("sh", ["-c", "sleep 601 & echo $!; wait"])
+        .spawn();
+    assert!(eventually(SOON, || running.stdout_so_far().ends_with('\n')));
+    let left: u32 = running.stdout_so_far().trim().parse().expect("its pid");
+    running.kill();
+    assert!(eventually(SOON, || !running.is_running()));
+    assert_eq!(place.leftovers(), ["sleep 601 "]);
+    drop(place);
+    assert!(eventually(SOON, || !alive(left)));
 }
 
 #[test]
@@ -141,6 +159,18 @@ fn a_killed_owner_leaves_no_server_behind() {
         eventually(SOON, || !Path::new(&dir).exists()),
         "{dir} stays"
     );
+}
+
+#[test]
+fn a_killed_keeper_leaves_no_server_behind() {
+    let cluster = Postgres::start();
+    let server = cluster.pid();
+    let status = fs::read_to_string(format!("/proc/{server}/status")).expect("its status");
+    let keeper = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    let keeper = keeper.and_then(|pid| pid.trim().parse().ok());
+    let keeper = Pid::from_raw(keeper.expect("a parent")).expect("a process id");
+    kill_process(keeper, Signal::KILL).expect("the keeper is ours to kill");
+    assert!(eventually(SOON, || !alive(server)), "the server lives on");
 }
 
 #[test]
