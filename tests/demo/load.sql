@@ -156,8 +156,9 @@ INSERT INTO strategies SELECT pg_temp.id('strategy', i), pg_temp.id('user', 1 + 
         i * 1.0007, ARRAY['x' || i % 9, NULL, 'com,ma', '{brace}'], daterange('2026-01-01', date '2026-01-02' + i % 365)
     FROM generate_series(1, pg_temp.rows(10000)) AS i;
 
--- A vector per chunk where the server has pgvector.
-SELECT count(*) > 0 AS has_vector FROM pg_available_extensions WHERE name = 'vector' \gset
+-- A vector per chunk where the server has pgvector and this role may create it.
+SELECT count(*) > 0 AS has_vector FROM pg_available_extension_versions
+    WHERE name = 'vector' AND (trusted OR NOT superuser OR current_setting('is_superuser')::boolean) \gset
 \if :has_vector
     CREATE EXTENSION IF NOT EXISTS vector;
     ALTER TABLE toolkit_chunks ADD COLUMN embedding vector(16);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::chance::Chance;
 use crate::postgres::Postgres;
@@ -20,6 +21,9 @@ pub enum Scale {
 /// The full scale of `tests/demo/load.sql`, in megabytes of uncompressed dump.
 const FULL_MEGABYTES: f64 = 300.0;
 
+/// Loading may take this long; 300 MB take about half a minute on an idle machine.
+const LOAD_LIMIT: Duration = Duration::from_secs(3600);
+
 /// Fills a database with the tables of both deployments, as `role`.
 #[track_caller]
 pub fn load_demo(cluster: &Postgres, database: &str, role: &str, scale: Scale) {
@@ -34,7 +38,10 @@ pub fn load_demo(cluster: &Postgres, database: &str, role: &str, scale: Scale) {
         .arg(format!("scale={}", megabytes / FULL_MEGABYTES))
         .arg("-f")
         .arg(script);
-    Tool::new(command, "psql -f demo/load.sql").run().ok();
+    Tool::new(command, "psql -f demo/load.sql")
+        .time_limit(LOAD_LIMIT)
+        .run()
+        .ok();
 }
 
 /// Bytes of the largest upload.

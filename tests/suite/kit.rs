@@ -191,10 +191,11 @@ fn a_wrong_password_is_refused_by_the_cluster() {
 #[test]
 fn the_demo_data_is_the_same_each_time_and_a_change_shows() {
     let cluster = Postgres::shared();
-    for database in ["kit_demo_a", "kit_demo_b"] {
-        cluster.create_database(database);
-        load_demo(cluster, database, "postgres", Scale::Small);
-    }
+    cluster.role("kit_owner", "LOGIN");
+    cluster.create_database("kit_demo_a");
+    cluster.create_database_of("kit_demo_b", "kit_owner");
+    load_demo(cluster, "kit_demo_a", "postgres", Scale::Small);
+    load_demo(cluster, "kit_demo_b", "kit_owner", Scale::Small);
     let (a, b) = (cluster.digest("kit_demo_a"), cluster.digest("kit_demo_b"));
     assert_eq!(a, b);
     for table in ["executions", "artifacts", "toolkit_chunks", "strategies"] {
