@@ -22,8 +22,11 @@ pub(super) struct Contents {
     at: At,
     minor: u8,
     offset_bytes: usize,
+    entries: i64,
     entries_left: i64,
     entry: Entry,
+    /// The table of contents is coming a second time and says nothing new.
+    is_repeated: bool,
     /// How the data that follow are compressed.
     pub compression: Compression,
     /// What the blocks that follow belong to, by dump id.
@@ -71,16 +74,31 @@ impl Contents {
             at: At::Preamble,
             minor: 0,
             offset_bytes: 8,
+            entries: 0,
             entries_left: 0,
             entry: Entry::default(),
+            is_repeated: false,
             compression: Compression::None,
             expected: HashMap::new(),
         }
     }
 
+    /// The same table of contents once more. `pg_dump -Fc >FILE` of 16 and later appends it where
+    /// it means to fill in the offsets, as it opens its output for appending; `pg_restore` never
+    /// looks there.
+    pub fn repeat(&mut self) {
+        self.is_repeated = true;
+        self.at = At::Header(toc::HEADER.len() - 1, Field::EntryCount, Kind::Int);
+    }
+
     /// Whether all entries have come and blocks follow.
     pub fn is_at_end(&self) -> bool {
         matches!(self.at, At::End)
+    }
+
+    /// See [`Contents::repeat`].
+    pub fn is_repeated(&self) -> bool {
+        self.is_repeated
     }
 
     /// For a message: where the archive stops short.
@@ -188,10 +206,14 @@ impl Contents {
                     _ => return Err(damaged(format!("compression algorithm {number}"))),
                 }
             }
-            Field::EntryCount if number < 0 => {
-                return Err(damaged(format!("{number} entries")));
+            Field::EntryCount => {
+                let is_known = !self.is_repeated || number == self.entries;
+                if number < 0 || !is_known {
+                    return Err(damaged(format!("a table of contents of {number} entries")));
+                }
+                self.entries = number;
+                self.entries_left = number;
             }
-            Field::EntryCount => self.entries_left = number,
             Field::DumpId => self.entry.dump_id = number,
             Field::HasData => self.entry.has_data = number != 0,
             _ => {}
@@ -202,6 +224,7 @@ impl Contents {
     /// Whether a text is looked into; all others are only passed over.
     fn is_kept(&self, field: Field) -> bool {
         match field {
+            _ if self.is_repeated => false,
             Field::Database | Field::ServerVersion | Field::DumpVersion => true,
             Field::Tag | Field::Description | Field::Namespace | Field::Owner => true,
             Field::CopyStatement => self.entry.has_data,
@@ -231,6 +254,9 @@ impl Contents {
 
     fn end_of_entry(&mut self, ledger: &mut Ledger) -> Result<()> {
         let entry = std::mem::take(&mut self.entry);
+        if self.is_repeated {
+            return Ok(());
+        }
         match entry.description.as_str() {
             // They describe the archive, not the database; a plain dump has no comments on them.
             "ENCODING" => ledger.encoding = client_encoding(&entry.definition),

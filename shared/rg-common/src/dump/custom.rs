@@ -34,6 +34,8 @@ enum Part {
     LargeObject,
     ChunkLength,
     Chunk(u64),
+    /// Nothing, after a second table of contents.
+    Nothing,
 }
 
 /// The block that is going by.
@@ -72,6 +74,7 @@ impl Archive {
     pub fn finish(&self) -> Result<()> {
         let missing = self.contents.expected.values();
         let cut = match self.part {
+            Part::Nothing => return Ok(()),
             Part::BlockKind if missing.len() == 0 => return Ok(()),
             Part::BlockKind => {
                 let first = missing
@@ -120,16 +123,27 @@ impl Archive {
             Part::Contents => {
                 self.contents.step(&mut self.values, ledger, input)?;
                 if self.contents.is_at_end() {
-                    self.part = Part::BlockKind;
+                    self.part = match self.contents.is_repeated() {
+                        true => Part::Nothing,
+                        false => Part::BlockKind,
+                    };
                 }
                 Ok(())
             }
             Part::BlockKind => {
-                if let Some(kind) = self.values.fixed(input, 1) {
-                    self.part = Part::BlockId(kind[0]);
+                match self.values.fixed(input, 1).map(|kind| kind[0]) {
+                    // No kind of block, but the sign of a number of entries.
+                    Some(0) if self.contents.expected.is_empty() => {
+                        self.contents.repeat();
+                        self.values.unread(0);
+                        self.part = Part::Contents;
+                    }
+                    Some(kind) => self.part = Part::BlockId(kind),
+                    None => {}
                 }
                 Ok(())
             }
+            Part::Nothing => Err(damaged("it goes on behind its end".into())),
             Part::BlockId(kind) => match self.values.int(input) {
                 Some(id) => self.begin_block(ledger, kind, id),
                 None => Ok(()),

@@ -210,10 +210,13 @@ pub(super) fn call(words: &mut Words, function: &str) -> Option<[Word; 3]> {
     }
     for argument in &mut arguments {
         *argument = words.next()?;
-        match words.next()? {
-            Word::Mark(b',') => {}
-            Word::Mark(b')') => return Some(arguments),
-            _ => return None,
+        // A cast such as `::regclass` says nothing more.
+        let mut after = words.next()?;
+        while !matches!(after, Word::Mark(b',' | b')')) {
+            after = words.next()?;
+        }
+        if after == Word::Mark(b')') {
+            return Some(arguments);
         }
     }
     None
@@ -317,6 +320,10 @@ mod tests {
                 true
             ),
             Some((Some("it's".into()), "a\"b".into(), -5, false))
+        );
+        assert_eq!(
+            setval(b"SELECT pg_catalog.setval('x'::regclass, 7, true);", true),
+            Some((None, "x".into(), 7, true))
         );
         assert_eq!(setval(b"SELECT pg_catalog.setval('x', 1);", true), None);
         assert_eq!(setval(b"SELECT setval('x', 1, true);", true), None);

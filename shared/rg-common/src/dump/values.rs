@@ -58,6 +58,12 @@ impl Values {
         Some(self.bytes)
     }
 
+    /// Gives back a byte that turned out to begin a longer value.
+    pub fn unread(&mut self, byte: u8) {
+        self.bytes[0] = byte;
+        self.got = 1;
+    }
+
     /// An integer: a sign byte and its magnitude.
     #[inline]
     pub fn int(&mut self, input: &mut &[u8]) -> Option<i64> {

@@ -74,8 +74,14 @@ fn a_block_that_is_missing_foreign_or_double_is_an_error() {
     );
 
     let mut garbage = archive(14, 0, std::slice::from_ref(&whole));
-    garbage.push(0);
+    garbage.push(9);
     assert!(refused(&garbage).contains("it ends within a block of data"));
+    let mut garbage = archive(14, 0, std::slice::from_ref(&whole));
+    garbage.extend([0; 5]);
+    assert!(refused(&garbage).contains("a table of contents of 0 entries"));
+    let mut garbage = fixture("odd-redirected.dump");
+    garbage.push(0);
+    assert!(refused(&garbage).contains("it goes on behind its end"));
 }
 
 #[test]
