@@ -29,7 +29,8 @@ pub fn active(app: &App) -> Result<Vec<String>> {
 
 fn is_active(unit: &str) -> Result<bool> {
     // `show` tells the state of a unit that is not active by its output, not by its exit status.
-    let program = Program::new("systemctl").args(["show", "--property=LoadState,ActiveState", "--", unit]);
+    let program =
+        Program::new("systemctl").args(["show", "--property=LoadState,ActiveState", "--", unit]);
     let said = program.output(1 << 16).map_err(|failure| {
         failure
             .context(format!("cannot ask systemd about {unit}"))
@@ -37,9 +38,15 @@ fn is_active(unit: &str) -> Result<bool> {
     })?;
     let said = String::from_utf8_lossy(&said).into_owned();
     if said.lines().any(|line| line == "LoadState=not-found") {
-        return Err(Failure::new(format!("there is no unit {unit}")).hint("it stands in app.units in rg.toml"));
+        return Err(Failure::new(format!("there is no unit {unit}"))
+            .hint("it stands in app.units in rg.toml"));
     }
-    Ok(said.lines().any(|line| matches!(line, "ActiveState=active" | "ActiveState=reloading" | "ActiveState=activating")))
+    Ok(said.lines().any(|line| {
+        matches!(
+            line,
+            "ActiveState=active" | "ActiveState=reloading" | "ActiveState=activating"
+        )
+    }))
 }
 
 /// Stops units, all in one transaction of systemd.
@@ -57,7 +64,11 @@ fn systemctl(verb: &str, units: &[String]) -> Result<()> {
         return Ok(());
     }
     tracing::info!("systemctl {verb} {}", units.join(" "));
-    Program::new("systemctl").args([verb, "--"]).args(units).output(1 << 16).map(drop)
+    Program::new("systemctl")
+        .args([verb, "--"])
+        .args(units)
+        .output(1 << 16)
+        .map(drop)
 }
 
 /// Waits until the app answers well at every address; without addresses until its units have
@@ -69,11 +80,22 @@ pub fn wait_healthy(context: &Context, app: &App, units: &[String], limit: Durat
             return Ok(());
         }
         stop::pause(STAY)?;
-        return match units.iter().map(|unit| is_active(unit).map(|active| (unit, active))).collect::<Result<Vec<_>>>()? {
+        return match units
+            .iter()
+            .map(|unit| is_active(unit).map(|active| (unit, active)))
+            .collect::<Result<Vec<_>>>()?
+        {
             states if states.iter().all(|(_, active)| *active) => Ok(()),
             states => {
-                let down: Vec<&str> = states.iter().filter(|(_, active)| !active).map(|(unit, _)| unit.as_str()).collect();
-                Err(Failure::new(format!("did not stay up: {}", down.join(", "))).hint(format!("journalctl -u {}", down[0])))
+                let down: Vec<&str> = states
+                    .iter()
+                    .filter(|(_, active)| !active)
+                    .map(|(unit, _)| unit.as_str())
+                    .collect();
+                Err(
+                    Failure::new(format!("did not stay up: {}", down.join(", ")))
+                        .hint(format!("journalctl -u {}", down[0])),
+                )
             }
         };
     }
@@ -82,7 +104,11 @@ pub fn wait_healthy(context: &Context, app: &App, units: &[String], limit: Durat
             let answer = context.network.block_on(ask(health));
             let Err(why) = answer else { break };
             if began.elapsed() >= limit {
-                return Err(Failure::new(format!("{} is not healthy after {} s: {why}", health.url, limit.as_secs())));
+                return Err(Failure::new(format!(
+                    "{} is not healthy after {} s: {why}",
+                    health.url,
+                    limit.as_secs()
+                )));
             }
             stop::pause(BETWEEN)?;
         }
@@ -100,10 +126,22 @@ async fn ask(health: &HealthConfig) -> Result<(), String> {
         }
         text
     };
-    let client = reqwest::Client::builder().timeout(QUESTION).redirect(reqwest::redirect::Policy::none());
-    let mut answer = client.build().map_err(plain)?.get(&health.url).send().await.map_err(plain)?;
+    let client = reqwest::Client::builder()
+        .timeout(QUESTION)
+        .redirect(reqwest::redirect::Policy::none());
+    let mut answer = client
+        .build()
+        .map_err(plain)?
+        .get(&health.url)
+        .send()
+        .await
+        .map_err(plain)?;
     if answer.status().as_u16() != health.status {
-        return Err(format!("it answers {} instead of {}", answer.status(), health.status));
+        return Err(format!(
+            "it answers {} instead of {}",
+            answer.status(),
+            health.status
+        ));
     }
     if health.json.is_empty() {
         return Ok(());
@@ -115,7 +153,8 @@ async fn ask(health: &HealthConfig) -> Result<(), String> {
             return Err("its answer is too long".to_owned());
         }
     }
-    let document: serde_json::Value = serde_json::from_slice(&body).map_err(|error| format!("its answer is not JSON: {error}"))?;
+    let document: serde_json::Value = serde_json::from_slice(&body)
+        .map_err(|error| format!("its answer is not JSON: {error}"))?;
     for (path, wanted) in &health.json {
         let found = at(&document, path).ok_or_else(|| format!("its answer has no {path}"))?;
         if found != wanted {
@@ -129,7 +168,9 @@ async fn ask(health: &HealthConfig) -> Result<(), String> {
 fn at<'a>(document: &'a serde_json::Value, path: &str) -> Option<&'a serde_json::Value> {
     let mut value = document;
     for step in path.strip_prefix('$')?.split('.') {
-        let (name, indexes) = step.split_once('[').map_or((step, ""), |(name, rest)| (name, rest));
+        let (name, indexes) = step
+            .split_once('[')
+            .map_or((step, ""), |(name, rest)| (name, rest));
         if !name.is_empty() {
             value = value.get(name)?;
         }

@@ -25,13 +25,21 @@ pub struct Catalog {
 
 /// Reads all stores, or the one that is asked for. None readable is an error.
 pub fn read(config: &Config, only: Option<&str>) -> Result<Catalog> {
-    let mut found = Catalog { entries: Vec::new(), stores: Vec::new(), unreadable: Vec::new() };
+    let mut found = Catalog {
+        entries: Vec::new(),
+        stores: Vec::new(),
+        unreadable: Vec::new(),
+    };
     let mut listings = Vec::new();
     if let Some(name) = only {
         store::open_named(config, name)?;
     }
     let mut last = None;
-    for named in config.stores.iter().filter(|store| only.is_none_or(|name| store.name == name)) {
+    for named in config
+        .stores
+        .iter()
+        .filter(|store| only.is_none_or(|name| store.name == name))
+    {
         match store::open(named).and_then(|store| Ok((catalog::read(&*store, None)?, store))) {
             Ok((listing, store)) => {
                 listings.push(listing);
@@ -63,7 +71,11 @@ pub enum Wanted<'a> {
 }
 
 /// Takes a sound copy of the wanted backup of a dataset out of the catalog.
-pub fn choose(catalog: &mut Catalog, dataset: &DatasetConfig, wanted: &Wanted<'_>) -> Result<Source> {
+pub fn choose(
+    catalog: &mut Catalog,
+    dataset: &DatasetConfig,
+    wanted: &Wanted<'_>,
+) -> Result<Source> {
     let of_it = |entry: &&Entry| match wanted {
         Wanted::Id(id) => entry.id == **id,
         Wanted::At(time) => entry.id.dataset == dataset.name && entry.id.stamp.time() <= *time,
@@ -71,7 +83,11 @@ pub fn choose(catalog: &mut Catalog, dataset: &DatasetConfig, wanted: &Wanted<'_
     };
     let sound = |entry: &&Entry| entry.copies.iter().any(catalog::Copy::is_sound);
     let mut candidates: Vec<&Entry> = catalog.entries.iter().filter(of_it).collect();
-    let skipped: Vec<String> = candidates.iter().filter(|e| !sound(e)).map(|e| e.id.to_string()).collect();
+    let skipped: Vec<String> = candidates
+        .iter()
+        .filter(|e| !sound(e))
+        .map(|e| e.id.to_string())
+        .collect();
     candidates.retain(sound);
     let Some(entry) = candidates.last() else {
         return Err(none(catalog, dataset, wanted, &skipped));
@@ -79,14 +95,28 @@ pub fn choose(catalog: &mut Catalog, dataset: &DatasetConfig, wanted: &Wanted<'_
     for id in skipped.iter().filter(|id| **id > entry.id.to_string()) {
         tracing::warn!("{id} is damaged; taking {} instead", entry.id);
     }
-    let copy = entry.copies.iter().find(|copy| copy.is_sound()).ok_or_else(|| Failure::new("no sound copy"))?;
+    let copy = entry
+        .copies
+        .iter()
+        .find(|copy| copy.is_sound())
+        .ok_or_else(|| Failure::new("no sound copy"))?;
     let manifest = copy.manifest.clone().map_err(Failure::new)?;
-    let at = catalog.stores.iter().position(|store| store.name() == copy.store);
-    let store = at.map(|at| &catalog.stores[at]).ok_or_else(|| Failure::new("its store is gone"))?;
+    let at = catalog
+        .stores
+        .iter()
+        .position(|store| store.name() == copy.store);
+    let store = at
+        .map(|at| &catalog.stores[at])
+        .ok_or_else(|| Failure::new("its store is gone"))?;
     Ok(Source::stored(store.name(), *manifest))
 }
 
-fn none(catalog: &Catalog, dataset: &DatasetConfig, wanted: &Wanted<'_>, damaged: &[String]) -> Failure {
+fn none(
+    catalog: &Catalog,
+    dataset: &DatasetConfig,
+    wanted: &Wanted<'_>,
+    damaged: &[String],
+) -> Failure {
     let what = match wanted {
         Wanted::Id(id) => format!("no backup {id}"),
         Wanted::At(time) => format!("no backup of {} at {time}", dataset.name),
@@ -112,10 +142,17 @@ pub fn time(text: &str, zone: &TimeZone) -> Result<Timestamp> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }
-    let civil = text.parse::<DateTime>().ok().or_else(|| DateTime::strptime("%Y-%m-%d %H:%M", text).ok());
-    civil.and_then(|civil| civil.to_zoned(zone.clone()).ok()).map(|zoned| zoned.timestamp()).ok_or_else(|| {
-        Failure::new(format!("`{text}` is not a time")).hint("write '2026-01-23 02:30' or 2026-01-23T02:30:00Z")
-    })
+    let civil = text
+        .parse::<DateTime>()
+        .ok()
+        .or_else(|| DateTime::strptime("%Y-%m-%d %H:%M", text).ok());
+    civil
+        .and_then(|civil| civil.to_zoned(zone.clone()).ok())
+        .map(|zoned| zoned.timestamp())
+        .ok_or_else(|| {
+            Failure::new(format!("`{text}` is not a time"))
+                .hint("write '2026-01-23 02:30' or 2026-01-23T02:30:00Z")
+        })
 }
 
 #[cfg(test)]
@@ -129,6 +166,9 @@ mod tests {
         assert_eq!(at("2026-01-23 02:30"), "2026-01-23T00:30:00Z");
         assert_eq!(at("2026-01-23T02:30:15"), "2026-01-23T00:30:15Z");
         assert_eq!(at("2026-01-23T02:30:00Z"), "2026-01-23T02:30:00Z");
-        assert_eq!(time("yesterday", &zone).unwrap_err().to_string(), "`yesterday` is not a time");
+        assert_eq!(
+            time("yesterday", &zone).unwrap_err().to_string(),
+            "`yesterday` is not a time"
+        );
     }
 }

@@ -13,9 +13,11 @@ use rg_common::dataset;
 use rg_common::dump::DumpFormat;
 use rg_common::postgres::compare::{self, Difference, Expected};
 use rg_common::postgres::connect::ServerVersion;
-use rg_common::postgres::create::{self, Purpose};
+use rg_common::postgres::create;
 use rg_common::postgres::exchange;
 use rg_common::postgres::facts::{self, DatabaseSettings, DatabaseShape};
+use rg_common::postgres::scratch::{self as databases, Purpose};
+use rg_common::postgres::url::Host;
 use rg_common::postgres::{Connector, DatabaseUrl, Place, Session};
 use rg_common::seal::Identities;
 use rg_common::secret::Secret;
@@ -35,7 +37,8 @@ const GROWTH_PERCENT: u64 = 200;
 const COPY_BYTES: usize = 1 << 18;
 /// What a loading session sets: safe for a database that nobody else sees and that is thrown away
 /// when anything fails. The exchange commits synchronously, which makes all of it durable.
-const LOADING: &str = "-c synchronous_commit=off -c maintenance_work_mem=256MB -c bytea_output=hex -c lock_timeout=0";
+const LOADING: &str =
+    "-c synchronous_commit=off -c maintenance_work_mem=256MB -c bytea_output=hex -c lock_timeout=0";
 
 /// A server that a database is restored on.
 pub struct Server<'a> {
@@ -55,13 +58,25 @@ pub struct Server<'a> {
 
 impl<'a> Server<'a> {
     /// Connects to the server of an environment's database, which itself may be lost.
-    pub fn open(context: &'a Context, config: &'a Config, environment: &str, database: &DatabaseConfig) -> Result<Server<'a>> {
+    pub fn open(
+        context: &'a Context,
+        config: &'a Config,
+        environment: &str,
+        database: &DatabaseConfig,
+    ) -> Result<Server<'a>> {
         let url = dataset::database::url(config, environment, database)?;
         let connector = Connector::new(context.network.clone(), "rg-restore");
         let admin = exchange::maintenance(&connector, &url)?;
         let place = Place::parse(&database.via)?;
         place.same_server(&admin)?;
-        Ok(Server { context, config, url, place, admin, connector })
+        Ok(Server {
+            context,
+            config,
+            url,
+            place,
+            admin,
+            connector,
+        })
     }
 
     /// The live database's name.
@@ -76,13 +91,15 @@ impl<'a> Server<'a> {
 
     /// A database's oid, if it exists: what a name means after a crash.
     pub fn oid(&self, name: &str) -> Result<Option<u32>> {
-        let rows = self.admin.rows("SELECT oid FROM pg_database WHERE datname = $1", &[&name])?;
+        let rows = self
+            .admin
+            .rows("SELECT oid FROM pg_database WHERE datname = $1", &[&name])?;
         Ok(rows.first().map(|row| row.get(0)))
     }
 
     /// Drops what killed restores and drills of this database left.
     pub fn sweep(&self) -> Result<()> {
-        for left in create::list_scratch(&self.admin, self.live())? {
+        for left in databases::list_scratch(&self.admin, self.live())? {
             if left.purpose != Purpose::Before {
                 tracing::info!("dropping database {}, left by a killed command", left.name);
                 create::drop_database(&self.admin, &left.name, true)?;
@@ -96,7 +113,11 @@ impl<'a> Server<'a> {
 pub fn content(source: &Source) -> Result<&DatabaseContent> {
     match &source.manifest.content {
         Content::Database(content) => Ok(content),
-        other => Err(Failure::new(format!("{} holds {}, not a database", source.name(), other.kind()))),
+        other => Err(Failure::new(format!(
+            "{} holds {}, not a database",
+            source.name(),
+            other.kind()
+        ))),
     }
 }
 
@@ -108,16 +129,35 @@ pub fn check(server: &Server<'_>, source: &Source, reading: &Reading) -> Result<
         facts::refuse_older_target(dumped, server.admin.version())?;
     }
     let available = facts::available_extensions(&server.admin)?;
-    let missing: Vec<&str> = inventory.extensions.iter().map(String::as_str).filter(|name| available.iter().all(|a| a.name != *name)).collect();
+    let missing: Vec<&str> = inventory
+        .extensions
+        .iter()
+        .map(String::as_str)
+        .filter(|name| available.iter().all(|a| a.name != *name))
+        .collect();
     if let Some(first) = missing.first() {
         let major = server.admin.version().major();
-        let package = if *first == "vector" { "pgvector" } else { first };
-        return Err(Failure::new(format!("the server lacks extensions that the backup needs: {}", missing.join(", ")))
-            .hint(format!("install them, such as apt-get install postgresql-{major}-{package}")));
+        let package = if *first == "vector" {
+            "pgvector"
+        } else {
+            first
+        };
+        return Err(Failure::new(format!(
+            "the server lacks extensions that the backup needs: {}",
+            missing.join(", ")
+        ))
+        .hint(format!(
+            "install them, such as apt-get install postgresql-{major}-{package}"
+        )));
     }
     if !reading.no_owner {
         let roles = facts::roles(&server.admin)?;
-        let missing: Vec<&str> = inventory.roles.iter().map(String::as_str).filter(|role| !roles.iter().any(|r| r == role)).collect();
+        let missing: Vec<&str> = inventory
+            .roles
+            .iter()
+            .map(String::as_str)
+            .filter(|role| !roles.iter().any(|r| r == role))
+            .collect();
         if !missing.is_empty() {
             return Err(Failure::new(format!("the server lacks roles that the backup needs: {}", missing.join(", ")))
                 .hint("`rg-restore run globals` makes them; --no-owner restores without owners and grants"));
@@ -132,7 +172,11 @@ fn check_space(server: &Server<'_>, source: &Source) -> Result<()> {
         return Ok(());
     };
     let estimate = source.manifest.plain.bytes.saturating_mul(GROWTH_PERCENT) / 100;
-    let needed = if server.live_exists()? { facts::size_bytes(&server.admin, server.live())?.min(estimate) } else { estimate };
+    let needed = if server.live_exists()? {
+        facts::size_bytes(&server.admin, server.live())?.min(estimate)
+    } else {
+        estimate
+    };
     match free_bytes(Path::new(&folder)) {
         Some(free) if free < needed => Err(Failure::new(format!(
             "too little space in {folder}: the restored database needs about {}, {} are free",
@@ -145,18 +189,28 @@ fn check_space(server: &Server<'_>, source: &Source) -> Result<()> {
 }
 
 fn local_data_directory(server: &Server<'_>) -> Result<Option<String>> {
-    if server.place != Place::Local || !server.url.is_local() {
+    if server.place != Place::Local || !on_this_machine(&server.url) {
         return Ok(None);
     }
     let folder = facts::data_directory(&server.admin)?;
     Ok(folder.filter(|folder| Path::new(folder).exists()))
 }
 
+fn on_this_machine(url: &DatabaseUrl) -> bool {
+    match &url.host {
+        Host::Tcp(host) => host == "localhost" || host == "::1" || host.starts_with("127."),
+        Host::Socket(_) => true,
+    }
+}
+
 /// `15.18 (Debian …)` as a number.
 fn version_of(text: &str) -> Option<ServerVersion> {
     let mut parts = text.split_whitespace().next()?.split('.');
     let major: u32 = parts.next()?.parse().ok()?;
-    let minor: u32 = parts.next().and_then(|minor| minor.parse().ok()).unwrap_or(0);
+    let minor: u32 = parts
+        .next()
+        .and_then(|minor| minor.parse().ok())
+        .unwrap_or(0);
     Some(ServerVersion(major * 10_000 + minor))
 }
 
@@ -185,7 +239,13 @@ impl Trouble {
 
 /// Makes database `name`, loads the backup into it and compares its content. On any failure the
 /// database is dropped again.
-pub fn load(server: &Server<'_>, source: &Source, name: &str, reading: &Reading, identities: Option<&Identities>) -> Result<(), Trouble> {
+pub fn load(
+    server: &Server<'_>,
+    source: &Source,
+    name: &str,
+    reading: &Reading,
+    identities: Option<&Identities>,
+) -> Result<(), Trouble> {
     let content = content(source)?;
     let shape = shape(server, content)?;
     create::create_database(&server.admin, name, &shape)?;
@@ -215,12 +275,21 @@ fn fill(
         stop::check()?;
         // Was it the backup, or the world around it?
         let text = failure.to_string();
-        let world = ["No space left", "could not connect", "connection to server", "cannot start", "out of memory", "was killed by signal"];
+        let world = [
+            "No space left",
+            "could not connect",
+            "connection to server",
+            "cannot start",
+            "out of memory",
+            "was killed by signal",
+        ];
         let server_is_up = server.admin.row("SELECT 1", &[]).is_ok();
-        return Err(match server_is_up && !world.iter().any(|word| text.contains(word)) {
-            true => Trouble::Bad(failure),
-            false => Trouble::Unknown(failure),
-        });
+        return Err(
+            match server_is_up && !world.iter().any(|word| text.contains(word)) {
+                true => Trouble::Bad(failure),
+                false => Trouble::Unknown(failure),
+            },
+        );
     }
     let differences = compare(server, content, name, jobs)?;
     if differences.is_empty() {
@@ -230,7 +299,12 @@ fn fill(
 }
 
 /// Compares a database's content with what a backup recorded.
-pub fn compare(server: &Server<'_>, content: &DatabaseContent, name: &str, jobs: usize) -> Result<Vec<Difference>> {
+pub fn compare(
+    server: &Server<'_>,
+    content: &DatabaseContent,
+    name: &str,
+    jobs: usize,
+) -> Result<Vec<Difference>> {
     let inventory = &content.inventory;
     if !inventory.counted {
         tracing::warn!("the backup recorded no rows: its content cannot be compared");
@@ -243,19 +317,40 @@ pub fn compare(server: &Server<'_>, content: &DatabaseContent, name: &str, jobs:
         sequences: &inventory.sequences,
         large_objects: &inventory.large_objects,
     };
-    compare::compare(&server.connector, &server.url.with_database(name), &expected, jobs)
+    compare::compare(
+        &server.connector,
+        &server.url.with_database(name),
+        &expected,
+        jobs,
+    )
 }
 
 fn describe(source: &Source, differences: &[Difference]) -> Failure {
-    let named: Vec<String> = differences.iter().take(NAMED_DIFFERENCES).map(ToString::to_string).collect();
+    let named: Vec<String> = differences
+        .iter()
+        .take(NAMED_DIFFERENCES)
+        .map(ToString::to_string)
+        .collect();
     let more = differences.len().saturating_sub(NAMED_DIFFERENCES);
-    let more = if more == 0 { String::new() } else { format!("; and {more} more") };
-    Failure::new(format!("what was restored from {} is not what was recorded: {}{more}", source.name(), named.join("; ")))
+    let more = if more == 0 {
+        String::new()
+    } else {
+        format!("; and {more} more")
+    };
+    Failure::new(format!(
+        "what was restored from {} is not what was recorded: {}{more}",
+        source.name(),
+        named.join("; ")
+    ))
 }
 
 /// Jobs as asked for, else one for each processor.
 pub fn jobs(reading: &Reading) -> usize {
-    let processors = || std::thread::available_parallelism().map_or(1, usize::from).min(8);
+    let processors = || {
+        std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(8)
+    };
     reading.jobs.map_or_else(processors, usize::from)
 }
 
@@ -265,15 +360,27 @@ fn shape(server: &Server<'_>, content: &DatabaseContent) -> Result<DatabaseShape
     }
     let owner_of = |shape: DatabaseShape| -> Result<DatabaseShape> {
         let there = facts::roles(&server.admin)?.contains(&shape.owner);
-        let owner = if there { shape.owner.clone() } else { server.url.user.clone() };
+        let owner = if there {
+            shape.owner.clone()
+        } else {
+            server.url.user.clone()
+        };
         Ok(DatabaseShape { owner, ..shape })
     };
     match &content.shape {
         Some(shape) => owner_of(shape.clone()),
         None => {
             let template = facts::shape(&server.admin, "template1")?;
-            let encoding = content.inventory.encoding.clone().unwrap_or_else(|| template.encoding.clone());
-            Ok(DatabaseShape { encoding, owner: server.url.user.clone(), ..template })
+            let encoding = content
+                .inventory
+                .encoding
+                .clone()
+                .unwrap_or_else(|| template.encoding.clone());
+            Ok(DatabaseShape {
+                encoding,
+                owner: server.url.user.clone(),
+                ..template
+            })
         }
     }
 }
@@ -291,7 +398,11 @@ fn load_archive(
     let mut plain = source.open(server.context, server.config, identities)?;
     let mut program = server
         .place
-        .program("pg_restore", &server.url.with_database(name), server.admin.version())?
+        .program(
+            "pg_restore",
+            &server.url.with_database(name),
+            server.admin.version(),
+        )?
         .args(["--exit-on-error", "--no-password", "--format=custom"])
         .arg(format!("--dbname={name}"))
         .env("PGOPTIONS", Secret::new(LOADING));
@@ -299,26 +410,47 @@ fn load_archive(
         program = program.args(["--no-owner", "--no-acl"]);
     }
     let scratch = scratch::Folder::new(server.config, server.context, "dump")?;
-    let room = free_bytes(scratch.parent()).is_some_and(|free| free > source.manifest.plain.bytes + (64 << 20));
+    let room = free_bytes(scratch.parent())
+        .is_some_and(|free| free > source.manifest.plain.bytes + (64 << 20));
     if server.place == Place::Local && jobs > 1 && room {
         spool(&mut plain, scratch.path())?;
-        program = program.arg(format!("--jobs={jobs}")).arg("--").arg(scratch.path());
+        program = program
+            .arg(format!("--jobs={jobs}"))
+            .arg("--")
+            .arg(scratch.path());
         return program.output(1 << 20).map(drop);
     }
     if !room {
-        tracing::warn!("no room for the plain dump in {}: restoring with one job", scratch.parent().display());
+        tracing::warn!(
+            "no room for the plain dump in {}: restoring with one job",
+            scratch.parent().display()
+        );
     }
     let mut writer = program.writer()?;
     feed(&mut plain, &mut writer)?;
     writer.finish()
 }
 
-fn load_script(server: &Server<'_>, source: &Source, name: &str, identities: Option<&Identities>) -> Result<()> {
+fn load_script(
+    server: &Server<'_>,
+    source: &Source,
+    name: &str,
+    identities: Option<&Identities>,
+) -> Result<()> {
     let mut plain = source.open(server.context, server.config, identities)?;
     let program = server
         .place
-        .program("psql", &server.url.with_database(name), server.admin.version())?
-        .args(["--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1"])
+        .program(
+            "psql",
+            &server.url.with_database(name),
+            server.admin.version(),
+        )?
+        .args([
+            "--no-psqlrc",
+            "--quiet",
+            "--no-password",
+            "--set=ON_ERROR_STOP=1",
+        ])
         .arg(format!("--dbname={name}"))
         .arg("--file=-")
         .env("PGOPTIONS", Secret::new(LOADING));
@@ -329,7 +461,12 @@ fn load_script(server: &Server<'_>, source: &Source, name: &str, identities: Opt
 
 fn spool(plain: &mut impl Read, path: &Path) -> Result<()> {
     let what = || format!("cannot write the dump to {}", path.display());
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path).or_fail(what)?;
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .or_fail(what)?;
     feed(plain, &mut file).map_err(|failure| failure.context(what()))
 }
 
@@ -342,7 +479,8 @@ fn feed(from: &mut impl Read, to: &mut impl Write) -> Result<()> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(Failure::from_io("cannot read the backup", error)),
         };
-        to.write_all(&buffer[..n]).map_err(|error| Failure::from_io("cannot pass it on", error))?;
+        to.write_all(&buffer[..n])
+            .map_err(|error| Failure::from_io("cannot pass it on", error))?;
     }
 }
 
@@ -354,7 +492,9 @@ pub fn carry_over(server: &Server<'_>, source: &Source, name: &str) -> Result<Ve
     } else {
         content(source)?.settings.clone()
     };
-    settings.map_or(Ok(Vec::new()), |settings| create::apply(&server.admin, &settings, name))
+    settings.map_or(Ok(Vec::new()), |settings| {
+        create::apply(&server.admin, &settings, name)
+    })
 }
 
 /// Planner statistics are not in a dump; without them the app is slow until autovacuum comes by.
@@ -375,7 +515,10 @@ mod tests {
 
     #[test]
     fn versions_are_read_as_pg_dump_writes_them() {
-        assert_eq!(version_of("15.18 (Debian 15.18-0+deb12u1)"), Some(ServerVersion(150_018)));
+        assert_eq!(
+            version_of("15.18 (Debian 15.18-0+deb12u1)"),
+            Some(ServerVersion(150_018))
+        );
         assert_eq!(version_of("18beta1"), None);
         assert_eq!(version_of("17"), Some(ServerVersion(170_000)));
     }

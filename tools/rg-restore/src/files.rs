@@ -24,7 +24,9 @@ const NAMED_PATHS: usize = 8;
 /// `/srv/.uploads.rg-WORD-20260123_030000`, beside `/srv/uploads`: on the same file system, and
 /// hidden from the app.
 pub fn sibling(live: &Path, word: &str, stamp: Stamp) -> Result<PathBuf> {
-    let name = live.file_name().ok_or_else(|| Failure::new(format!("{} cannot be restored as a whole", live.display())))?;
+    let name = live
+        .file_name()
+        .ok_or_else(|| Failure::new(format!("{} cannot be restored as a whole", live.display())))?;
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
     hidden.push(format!(".rg-{word}-{stamp}"));
@@ -33,13 +35,23 @@ pub fn sibling(live: &Path, word: &str, stamp: Stamp) -> Result<PathBuf> {
 
 /// Removes what killed restores left beside a directory.
 pub fn sweep(live: &Path) -> Result<()> {
-    let (Some(parent), Some(name)) = (live.parent(), live.file_name()) else { return Ok(()) };
-    let Ok(entries) = std::fs::read_dir(parent) else { return Ok(()) };
+    let (Some(parent), Some(name)) = (live.parent(), live.file_name()) else {
+        return Ok(());
+    };
+    let Ok(entries) = std::fs::read_dir(parent) else {
+        return Ok(());
+    };
     let prefix = format!(".{}.rg-restoring-", name.to_string_lossy());
     for entry in entries.flatten() {
         let found = entry.file_name().to_string_lossy().into_owned();
-        if found.strip_prefix(&prefix).is_some_and(|stamp| stamp.parse::<Stamp>().is_ok()) {
-            tracing::info!("removing {}, left by a killed restore", entry.path().display());
+        if found
+            .strip_prefix(&prefix)
+            .is_some_and(|stamp| stamp.parse::<Stamp>().is_ok())
+        {
+            tracing::info!(
+                "removing {}, left by a killed restore",
+                entry.path().display()
+            );
             scratch::remove(&entry.path())?;
         }
     }
@@ -49,7 +61,11 @@ pub fn sweep(live: &Path) -> Result<()> {
 fn inventory(source: &Source) -> Result<&FilesInventory> {
     match &source.manifest.content {
         Content::Files(content) => Ok(&content.inventory),
-        other => Err(Failure::new(format!("{} holds {}, not files", source.name(), other.kind()))),
+        other => Err(Failure::new(format!(
+            "{} holds {}, not files",
+            source.name(),
+            other.kind()
+        ))),
     }
 }
 
@@ -114,10 +130,16 @@ fn fill(
         }
     })?;
     // The archive's own end is not the stream's: the digests are checked at the latter.
-    std::io::copy(&mut plain.by_ref(), &mut std::io::sink())
-        .map_err(|error| Trouble::Bad(Failure::from_io("cannot read the backup to its end", error)))?;
+    std::io::copy(&mut plain.by_ref(), &mut std::io::sink()).map_err(|error| {
+        Trouble::Bad(Failure::from_io("cannot read the backup to its end", error))
+    })?;
     if held.digest != recorded.digest {
-        return Err(Trouble::Bad(differs(source, "the archive holds", &held, recorded)));
+        return Err(Trouble::Bad(differs(
+            source,
+            "the archive holds",
+            &held,
+            recorded,
+        )));
     }
     let found = files::scan(into, ArchiveOptions::default(), &mut |_| Ok(()))?;
     let same = match owner {
@@ -125,15 +147,36 @@ fn fill(
         _ => found.content_digest == recorded.content_digest,
     };
     if !same {
-        return Err(Trouble::Bad(differs(source, "on disk are", &found, recorded)));
+        return Err(Trouble::Bad(differs(
+            source,
+            "on disk are",
+            &found,
+            recorded,
+        )));
     }
     Ok(())
 }
 
-fn differs(source: &Source, what: &str, found: &FilesInventory, recorded: &FilesInventory) -> Failure {
-    let notes: Vec<&str> = found.notes.iter().take(NAMED_PATHS).map(String::as_str).collect();
+fn differs(
+    source: &Source,
+    what: &str,
+    found: &FilesInventory,
+    recorded: &FilesInventory,
+) -> Failure {
+    let notes: Vec<&str> = found
+        .notes
+        .iter()
+        .take(NAMED_PATHS)
+        .map(String::as_str)
+        .collect();
     let figures = |i: &FilesInventory| {
-        format!("{} files, {} directories, {} links, {}", i.files, i.directories, i.links, report::bytes(i.bytes))
+        format!(
+            "{} files, {} directories, {} links, {}",
+            i.files,
+            i.directories,
+            i.links,
+            report::bytes(i.bytes)
+        )
     };
     let mut failure = Failure::new(format!(
         "what was restored from {} is not what was recorded: {what} {}, recorded were {}",
@@ -159,11 +202,15 @@ fn owner(files: &FilesConfig) -> Result<Owner> {
         Some(text) => {
             let (user, group) = text.split_once(':').unwrap_or((text, text));
             let ids = (number(user, "/etc/passwd")?, number(group, "/etc/group")?);
-            let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+            let me = (
+                rustix::process::geteuid().as_raw(),
+                rustix::process::getegid().as_raw(),
+            );
             match () {
                 () if root => Ok(Owner::Fixed(ids.0, ids.1)),
                 () if ids == me => Ok(Owner::Mine),
-                () => Err(Failure::new(format!("only root can give files to {text}")).hint("run it with sudo")),
+                () => Err(Failure::new(format!("only root can give files to {text}"))
+                    .hint("run it with sudo")),
             }
         }
     }
@@ -177,14 +224,21 @@ fn number(name: &str, table: &str) -> Result<u32> {
     let text = std::fs::read_to_string(table).or_fail(|| format!("cannot read {table}"))?;
     let of = |line: &str| {
         let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+        (fields.next() == Some(name))
+            .then(|| fields.nth(1)?.parse().ok())
+            .flatten()
     };
-    text.lines().find_map(of).ok_or_else(|| Failure::new(format!("no `{name}` in {table}")).hint("the name stands in `owner` in rg.toml"))
+    text.lines().find_map(of).ok_or_else(|| {
+        Failure::new(format!("no `{name}` in {table}"))
+            .hint("the name stands in `owner` in rg.toml")
+    })
 }
 
 /// Device and inode: what a path means after a crash.
 pub fn identity(path: &Path) -> Option<(u64, u64)> {
-    std::fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+    std::fs::symlink_metadata(path)
+        .ok()
+        .map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// Puts `fresh` under the name `live`; what was there is called `aside` from then on.
@@ -205,5 +259,7 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
     }
     std::fs::rename(from, to).or_fail(what)?;
     let parent = to.parent().unwrap_or(Path::new("/"));
-    File::open(parent).and_then(|folder| folder.sync_all()).or_fail(|| format!("cannot flush {}", parent.display()))
+    File::open(parent)
+        .and_then(|folder| folder.sync_all())
+        .or_fail(|| format!("cannot flush {}", parent.display()))
 }

@@ -28,10 +28,14 @@ pub fn restore_folder(config: &Config) -> Result<PathBuf> {
 }
 
 fn make(folder: &Path) -> Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
-        Failure::because(format!("cannot make {}", folder.display()), error)
-            .hint("the directory is `state` in rg.toml; this user must be able to write there")
-    })
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|error| {
+            Failure::because(format!("cannot make {}", folder.display()), error)
+                .hint("the directory is `state` in rg.toml; this user must be able to write there")
+        })
 }
 
 /// Removes what killed commands left; only under the lock.
@@ -44,7 +48,10 @@ pub fn sweep(config: &Config) -> Result<()> {
     for entry in fs::read_dir(&folder).or_fail(what)? {
         let entry = entry.or_fail(what)?;
         if entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            tracing::info!("removing {}, left by a killed command", entry.path().display());
+            tracing::info!(
+                "removing {}, left by a killed command",
+                entry.path().display()
+            );
             remove(&entry.path())?;
         }
     }
@@ -71,7 +78,9 @@ pub fn remove(path: &Path) -> Result<()> {
 fn open_up(folder: &Path) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).ok();
-    let Ok(entries) = fs::read_dir(folder) else { return };
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
     for entry in entries.flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             open_up(&entry.path());
@@ -91,7 +100,10 @@ impl Folder {
         let parent = config.state.join("tmp");
         make(&parent)?;
         let nonce = context.clock().as_nanosecond();
-        Ok(Folder { path: parent.join(format!("{PREFIX}{purpose}-{}-{nonce}", std::process::id())), parent })
+        Ok(Folder {
+            path: parent.join(format!("{PREFIX}{purpose}-{}-{nonce}", std::process::id())),
+            parent,
+        })
     }
 
     /// The place.

@@ -35,35 +35,66 @@ enum Place {
 impl Source {
     /// A backup in a store.
     pub fn stored(store: &str, manifest: Manifest) -> Source {
-        Source { place: Place::Store(store.to_owned()), manifest }
+        Source {
+            place: Place::Store(store.to_owned()),
+            manifest,
+        }
     }
 
     /// A bare file, read to its end for what it holds.
-    pub fn bare(context: &Context, config: &Config, dataset: &DatasetConfig, path: &Path, identities: Option<&Identities>) -> Result<Source> {
+    pub fn bare(
+        context: &Context,
+        config: &Config,
+        dataset: &DatasetConfig,
+        path: &Path,
+        identities: Option<&Identities>,
+    ) -> Result<Source> {
         let what = || format!("cannot read {}", path.display());
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
         let size = fs::metadata(path).or_fail(what)?.len();
-        let file = Progress::new(context, &name, Some(size), Stoppable(File::open(path).or_fail(what)?));
-        let opener = seal::open(file, &extension_name(&name), identities).map_err(|failure| failure.context(what()))?;
-        let (content, opener) = survey(context, config, dataset, opener).map_err(|failure| failure.context(what()))?;
+        let file = Progress::new(
+            context,
+            &name,
+            Some(size),
+            Stoppable(File::open(path).or_fail(what)?),
+        );
+        let opener = seal::open(file, &extension_name(&name), identities)
+            .map_err(|failure| failure.context(what()))?;
+        let (content, opener) =
+            survey(context, config, dataset, opener).map_err(|failure| failure.context(what()))?;
         let (_, digests) = opener.finish()?;
         let manifest = Manifest {
             format: FORMAT,
-            id: BackupId { dataset: dataset.name.clone(), stamp: Stamp::at(context.now) },
+            id: BackupId {
+                dataset: dataset.name.clone(),
+                stamp: Stamp::at(context.now),
+            },
             host: config.host.clone(),
             started: context.now,
             finished: context.now,
             tool: context.tool.clone(),
             restore_with: dataset::restore_with(&name),
             file: name,
-            plain: Extent { bytes: digests.plain_bytes, sha256: digests.plain_sha256 },
-            stored: Extent { bytes: digests.stored_bytes, sha256: digests.stored_sha256 },
+            plain: Extent {
+                bytes: digests.plain_bytes,
+                sha256: digests.plain_sha256,
+            },
+            stored: Extent {
+                bytes: digests.stored_bytes,
+                sha256: digests.stored_sha256,
+            },
             encrypted_to: Vec::new(),
             adopted_from: Some(path.display().to_string()),
             content,
             notes: Vec::new(),
         };
-        Ok(Source { place: Place::File(path.to_owned()), manifest })
+        Ok(Source {
+            place: Place::File(path.to_owned()),
+            manifest,
+        })
     }
 
     /// What it is called in messages.
@@ -85,21 +116,29 @@ impl Source {
     /// The stored bytes.
     pub fn stored_bytes(&self, config: &Config) -> Result<Box<dyn Read + Send>> {
         match &self.place {
-            Place::Store(name) => {
-                store::open_named(config, name)?.get(&catalog::beside(&self.manifest.id, &self.manifest.file)?)
-            }
-            Place::File(path) => {
-                Ok(Box::new(File::open(path).or_fail(|| format!("cannot read {}", path.display()))?))
-            }
+            Place::Store(name) => store::open_named(config, name)?
+                .get(&catalog::beside(&self.manifest.id, &self.manifest.file)?),
+            Place::File(path) => Ok(Box::new(
+                File::open(path).or_fail(|| format!("cannot read {}", path.display()))?,
+            )),
         }
     }
 
     /// The plain bytes; their end comes only when every digest was right.
-    pub fn open(&self, context: &Context, config: &Config, identities: Option<&Identities>) -> Result<Checked> {
+    pub fn open(
+        &self,
+        context: &Context,
+        config: &Config,
+        identities: Option<&Identities>,
+    ) -> Result<Checked> {
         let stored = self.stored_bytes(config)?;
         let label = format!("reading {}", self.manifest.file);
-        let stored: Box<dyn Read + Send> =
-            Box::new(Progress::new(context, &label, Some(self.manifest.stored.bytes), Stoppable(stored)));
+        let stored: Box<dyn Read + Send> = Box::new(Progress::new(
+            context,
+            &label,
+            Some(self.manifest.stored.bytes),
+            Stoppable(stored),
+        ));
         let opener = seal::open(stored, &extension_name(&self.manifest.file), identities)
             .map_err(|failure| failure.context(format!("cannot read {}", self.name())))?;
         Ok(Checked {
@@ -113,10 +152,16 @@ impl Source {
 
 /// `.tgz` is short for `.tar.gz`.
 fn extension_name(file: &str) -> String {
-    file.strip_suffix(".tgz").map_or_else(|| file.to_owned(), |stem| format!("{stem}.tar.gz"))
+    file.strip_suffix(".tgz")
+        .map_or_else(|| file.to_owned(), |stem| format!("{stem}.tar.gz"))
 }
 
-fn survey<R: Read>(context: &Context, config: &Config, dataset: &DatasetConfig, mut opener: Opener<R>) -> Result<(Content, Opener<R>)> {
+fn survey<R: Read>(
+    context: &Context,
+    config: &Config,
+    dataset: &DatasetConfig,
+    mut opener: Opener<R>,
+) -> Result<(Content, Opener<R>)> {
     if let DatasetKind::Files(_) = &dataset.kind {
         let scratch = crate::scratch::Folder::new(config, context, "survey")?;
         let options = ExtractOptions {
@@ -126,13 +171,25 @@ fn survey<R: Read>(context: &Context, config: &Config, dataset: &DatasetConfig, 
             attributes: false,
         };
         let inventory = files::extract(&mut opener, scratch.path(), options, &mut |_| Ok(()))?;
-        let content = FilesContent { path: String::new(), inventory, list: None };
+        let content = FilesContent {
+            path: String::new(),
+            inventory,
+            list: None,
+        };
         return Ok((Content::Files(Box::new(content)), opener));
     }
     let mut reader = InventoryReader::new(opener);
-    io::copy(&mut reader, &mut io::sink()).map_err(|error| Failure::from_io("cannot read it", error))?;
+    io::copy(&mut reader, &mut io::sink())
+        .map_err(|error| Failure::from_io("cannot read it", error))?;
     let (opener, inventory) = reader.finish()?;
-    Ok((Content::Database(Box::new(DatabaseContent { inventory, shape: None, settings: None })), opener))
+    Ok((
+        Content::Database(Box::new(DatabaseContent {
+            inventory,
+            shape: None,
+            settings: None,
+        })),
+        opener,
+    ))
 }
 
 /// Plain bytes whose clean end means that all of them were right.
@@ -145,20 +202,31 @@ pub struct Checked {
 
 impl Read for Checked {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(opener) = &mut self.opener else { return Ok(0) };
+        let Some(opener) = &mut self.opener else {
+            return Ok(0);
+        };
         let n = opener.read(buffer).map_err(|error| {
-            Failure::from_io("cannot read it", error).context(format!("{} is damaged or cannot be read", self.name)).into_io()
+            Failure::from_io("cannot read it", error)
+                .context(format!("{} is damaged or cannot be read", self.name))
+                .into_io()
         })?;
         if n == 0
             && !buffer.is_empty()
             && let Some(opener) = self.opener.take()
         {
             let (_, found) = opener.finish().map_err(Failure::into_io)?;
-            let as_recorded = (found.plain_bytes, &found.plain_sha256) == (self.plain.bytes, &self.plain.sha256)
-                && (found.stored_bytes, &found.stored_sha256) == (self.stored.bytes, &self.stored.sha256);
+            let as_recorded = (found.plain_bytes, &found.plain_sha256)
+                == (self.plain.bytes, &self.plain.sha256)
+                && (found.stored_bytes, &found.stored_sha256)
+                    == (self.stored.bytes, &self.stored.sha256);
             if !as_recorded {
-                let failure = Failure::new(format!("{} is damaged: its digests are not those in its manifest", self.name));
-                return Err(failure.hint("another store may have a sound copy: --store NAME").into_io());
+                let failure = Failure::new(format!(
+                    "{} is damaged: its digests are not those in its manifest",
+                    self.name
+                ));
+                return Err(failure
+                    .hint("another store may have a sound copy: --store NAME")
+                    .into_io());
             }
         }
         Ok(n)

@@ -47,7 +47,7 @@ struct Block {
 enum Target {
     Rows(OpenTable),
     Other,
-    LargeObjects(Option<RowPieces>),
+    LargeObjects(Option<Box<RowPieces>>),
 }
 
 impl Archive {
@@ -202,8 +202,8 @@ impl Archive {
         let mut object = RowPieces::new();
         object.push(&oid);
         self.block = Some(Block {
-            decoder: Decoder::new(self.compression)?,
-            target: Target::LargeObjects(Some(object)),
+            decoder: Decoder::new(self.contents.compression)?,
+            target: Target::LargeObjects(Some(Box::new(object))),
         });
         self.part = Part::ChunkLength;
         Ok(())

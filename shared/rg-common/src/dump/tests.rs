@@ -92,3 +92,102 @@ fn every_dump_cut_anywhere_is_incomplete() {
         assert_eq!(content(parser.finish().unwrap()), expected(), "{name}");
     }
 }
+
+#[test]
+fn every_version_format_and_compression_gives_what_the_database_holds() {
+    for name in names() {
+        for piece in [2, 3, 7, 64, 1000, 65_536, usize::MAX] {
+            assert_eq!(content(parsed(&name, piece)), expected(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_custom_and_a_plain_dump_describe_the_same_database() {
+    for version in 13..=18 {
+        let custom = parsed(&format!("pg{version}-z0.dump"), 4096);
+        let plain = parsed(&format!("pg{version}.sql"), 4096);
+        assert_eq!(
+            (custom.format, plain.format),
+            (DumpFormat::Custom, DumpFormat::Plain)
+        );
+        assert_eq!(custom.server_version, plain.server_version);
+        assert!(custom.server_version.starts_with(&version.to_string()));
+        assert_eq!(custom.pg_dump_version, plain.pg_dump_version);
+        assert_eq!(custom.encoding.as_deref(), Some("UTF8"));
+        assert_eq!(plain.encoding, custom.encoding);
+        assert_eq!(custom.extensions, plain.extensions);
+        assert_eq!(custom.roles, plain.roles);
+        let roles = ["Odd \"Role\"", "postgres", "rg_owner", "rg_reader"].map(String::from);
+        assert_eq!(custom.roles, BTreeSet::from(roles));
+        let mut objects = custom.objects;
+        assert_eq!(objects.remove("DATABASE"), Some(1));
+        assert_eq!(objects, plain.objects);
+        assert_eq!(
+            (
+                objects["VIEW"],
+                objects["MATERIALIZED VIEW"],
+                objects["FK CONSTRAINT"]
+            ),
+            (1, 1, 1)
+        );
+        assert_eq!(objects["TABLE DATA"], 13);
+    }
+}
+
+#[test]
+fn the_heading_tells_versions_and_database() {
+    let read = |name| {
+        let inventory = parsed(name, 100);
+        (
+            inventory.archive_version,
+            inventory.database,
+            inventory.extensions,
+        )
+    };
+    let some = |text: &str| Some(text.to_owned());
+    let trigrams = vec!["pg_trgm".to_owned()];
+    assert_eq!(
+        read("pg14-z0.dump"),
+        (some("1.14"), some("fixture"), trigrams.clone())
+    );
+    assert_eq!(
+        read("pg16-z0.dump"),
+        (some("1.15"), some("fixture"), vec![])
+    );
+    assert_eq!(
+        read("pg17-z0.dump"),
+        (some("1.16"), some("fixture"), trigrams.clone())
+    );
+    assert_eq!(read("pg17.sql"), (None, None, trigrams.clone()));
+    assert_eq!(read("odd-create.sql"), (None, some("fixture"), trigrams));
+}
+
+#[test]
+fn a_dump_of_the_schema_alone_has_no_tables_but_is_counted() {
+    let inventory = parsed("odd-schema-only.sql", 100);
+    assert!(inventory.counted && inventory.tables.is_empty());
+    assert_eq!(inventory.objects["TABLE"], 14);
+}
+
+#[test]
+fn the_sum_is_xxh3_128_and_zero_for_no_rows() {
+    let mut sum = RowSum::new();
+    assert_eq!(sum.checksum(), "00000000000000000000000000000000");
+    // The published digest of no bytes.
+    sum.add_row(b"");
+    assert_eq!(sum.checksum(), "99aa06d3014798d86001c324468d497f");
+    sum.add_row(b"");
+    assert_eq!(sum.checksum(), "33540da6028f31b0c00386488d1a92fe");
+    assert_eq!(sum.rows(), 2);
+}
+
+#[test]
+fn an_inventory_survives_its_manifest() {
+    let inventory = parsed("pg15-z0.dump", 4096);
+    let json = serde_json::to_string(&inventory).unwrap();
+    assert!(
+        json.starts_with(r#"{"format":"custom","archive_version":"1.14","server_version":"15."#)
+    );
+    assert_eq!(serde_json::from_str::<Inventory>(&json).unwrap(), inventory);
+}

@@ -162,11 +162,16 @@ impl Cluster {
         DatabaseUrl::parse(text).expect("a good URL")
     }
 
-    /// The superuser's session.
+    /// The superuser's session, which looks for names in `public`.
     pub(crate) fn session(&self, database: &str) -> Session {
-        self.connector()
+        let session = self
+            .connector()
             .open(&self.url(database))
-            .expect("a session")
+            .expect("a session");
+        session
+            .execute("SET search_path = public")
+            .expect("a schema");
+        session
     }
 
     /// A name that no other test uses.

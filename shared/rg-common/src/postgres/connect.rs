@@ -69,7 +69,8 @@ impl Connector {
             version: ServerVersion(0),
         };
         let row = session.row(
-            "SELECT current_setting($1, true), current_setting('server_version_num')",
+            "SELECT pg_catalog.current_setting($1, true),
+                    pg_catalog.current_setting('server_version_num')",
             &[&pooler::NONCE_SETTING],
         )?;
         if row.get::<_, Option<String>>(0).as_deref() != Some(nonce.as_str()) {
@@ -84,6 +85,7 @@ impl Connector {
                 .parse()
                 .or_fail(|| format!("{url} says that its version is `{number}`"))?,
         );
+        session.execute(&own_settings(session.version))?;
         Ok(session)
     }
 
@@ -117,7 +119,7 @@ impl fmt::Display for ServerVersion {
     }
 }
 
-/// One connection to one database.
+/// One connection to one database. Its `search_path` is empty: name tables with their schema.
 pub struct Session {
     connector: Connector,
     url: DatabaseUrl,
@@ -279,16 +281,28 @@ fn config(url: &DatabaseUrl, application: &str, nonce: Option<&str>, mode: SslMo
         config.password(password.reveal());
     }
     let mut options = url.options.clone().unwrap_or_default();
+    // A role's or database's own limit would end even the first question.
+    options.push_str(" -c statement_timeout=0");
     if let Some(nonce) = nonce {
-        if !options.is_empty() {
-            options.push(' ');
-        }
-        options.push_str(&format!("-c {}={nonce}", pooler::NONCE_SETTING));
+        options.push_str(&format!(" -c {}={nonce}", pooler::NONCE_SETTING));
     }
-    if !options.is_empty() {
-        config.options(options);
-    }
+    config.options(options.trim_start());
     config
+}
+
+/// What a role's or a database's own settings must not change for us: limits that would end long
+/// work, and where names are looked up. With an empty path only PostgreSQL's own functions and
+/// operators are found without a schema, so that nobody's of the same name run with our rights.
+pub(super) fn own_settings(version: ServerVersion) -> String {
+    let mut sql = "SET search_path = ''; SET statement_timeout = 0; SET lock_timeout = 0; \
+        SET idle_in_transaction_session_timeout = 0"
+        .to_owned();
+    for (name, since) in [("idle_session_timeout", 14), ("transaction_timeout", 17)] {
+        if version.major() >= since {
+            sql.push_str(&format!("; SET {name} = 0"));
+        }
+    }
+    sql
 }
 
 fn nonce() -> Result<String> {

@@ -1,8 +1,7 @@
 //! Makes and drops databases, and gives one the settings of another.
 //!
 //! The promise: a new database has the old one's encoding and locale and is made from `template0`,
-//! so nothing local slips in; a name that these tools make says what it is for and when it was
-//! made, and can be found again after a kill.
+//! so nothing local slips in, and what could not be carried over is said.
 
 use std::time::Duration;
 
@@ -13,14 +12,8 @@ use super::facts::{DatabaseSettings, DatabaseShape, Grant, Setting};
 use super::trouble;
 use crate::failure::{Failure, Result};
 
-/// PostgreSQL's limit for a name, in bytes (`NAMEDATALEN - 1`).
-const NAME_BYTES: usize = 63;
 /// The longest wait for a database to be made or dropped (its files are copied or removed).
 const CREATE_LIMIT: Duration = Duration::from_secs(300);
-/// What stands between the parts of a name made here.
-const MARK: &str = "_rg_";
-/// `YYYYmmdd_HHMMSS`.
-const STAMP_BYTES: usize = 15;
 
 /// Makes an empty database from `template0`, with encoding, locale and owner as in `like`.
 pub fn create_database(session: &Session, name: &str, like: &DatabaseShape) -> Result<()> {
@@ -64,7 +57,7 @@ pub fn create_database(session: &Session, name: &str, like: &DatabaseShape) -> R
         return Ok(());
     };
     let code = error.code().cloned();
-    let message = error.to_string() + &error.as_db_error().map_or("", |e| e.message()).to_owned();
+    let message = error.as_db_error().map_or("", |db| db.message()).to_owned();
     let failure = trouble::asking(session.url(), &sql, error);
     let user = &session.url().user;
     Err(match code {
@@ -248,89 +241,6 @@ pub fn literal(text: &str) -> String {
     } else {
         format!("'{quoted}'")
     }
-}
-
-/// What a database that these tools made is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// A restore is filling it.
-    Restoring,
-    /// A drill is filling it.
-    Drill,
-    /// It was the live one before a restore; `undo` brings it back.
-    Before,
-}
-
-impl Purpose {
-    const ALL: [Purpose; 3] = [Purpose::Restoring, Purpose::Drill, Purpose::Before];
-
-    /// The word in the name.
-    pub fn word(self) -> &'static str {
-        match self {
-            Purpose::Restoring => "restoring",
-            Purpose::Drill => "drill",
-            Purpose::Before => "before",
-        }
-    }
-}
-
-/// A database that these tools made, as its name tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scratch {
-    /// The database's name.
-    pub name: String,
-    /// What it is for.
-    pub purpose: Purpose,
-    /// When it was made, `YYYYmmdd_HHMMSS` in UTC.
-    pub stamp: String,
-}
-
-/// `BASE_rg_before_20260123_020000`, within PostgreSQL's 63 bytes: a base that is too long is cut
-/// and given a digest of the whole, so that two long names do not become one.
-pub fn scratch_name(base: &str, purpose: Purpose, stamp: &str) -> String {
-    let tail = format!("{MARK}{}_{stamp}", purpose.word());
-    format!(
-        "{}{tail}",
-        fitted(base, NAME_BYTES.saturating_sub(tail.len()))
-    )
-}
-
-fn fitted(base: &str, bytes: usize) -> String {
-    if base.len() <= bytes {
-        return base.to_owned();
-    }
-    let digest = twox_hash::XxHash3_128::oneshot(base.as_bytes()) as u32;
-    let mut end = bytes.saturating_sub(9);
-    while !base.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}_{digest:08x}", &base[..end])
-}
-
-/// The databases that these tools made for `base`, the oldest first: leftovers of killed runs among them.
-pub fn list_scratch(session: &Session, base: &str) -> Result<Vec<Scratch>> {
-    let rows = session.rows("SELECT datname::text FROM pg_database", &[])?;
-    let mut found: Vec<Scratch> = rows
-        .iter()
-        .filter_map(|row| read_scratch(base, row.get(0)))
-        .collect();
-    found.sort_by(|a, b| (&a.stamp, &a.name).cmp(&(&b.stamp, &b.name)));
-    Ok(found)
-}
-
-fn read_scratch(base: &str, name: &str) -> Option<Scratch> {
-    let stamp = name.get(name.len().checked_sub(STAMP_BYTES)?..)?;
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let (day, time) = stamp.split_once('_')?;
-    if day.len() != 8 || !digits(day) || !digits(time) {
-        return None;
-    }
-    let of = |purpose: &Purpose| scratch_name(base, *purpose, stamp) == name;
-    Some(Scratch {
-        name: name.to_owned(),
-        purpose: Purpose::ALL.into_iter().find(of)?,
-        stamp: stamp.to_owned(),
-    })
 }
 
 #[cfg(test)]

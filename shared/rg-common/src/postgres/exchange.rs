@@ -99,11 +99,11 @@ fn plan(admin: &Session, live: &str, fresh: &str, aside: &str) -> Result<Plan> {
     let live_oid = oid(live)?;
     let (from, to, name) = (identifier(fresh), identifier(live), identifier(aside));
     let mut renames = String::new();
-    if let Some(oid) = live_oid {
-        refuse_what_hangs_on_it(admin, live, oid)?;
+    if live_oid.is_some() {
+        refuse_what_hangs_on_it(admin, live)?;
         renames = format!("ALTER DATABASE {to} RENAME TO {name}; ");
     }
-    refuse_what_hangs_on_it(admin, fresh, fresh_oid)?;
+    refuse_what_hangs_on_it(admin, fresh)?;
     renames.push_str(&format!("ALTER DATABASE {from} RENAME TO {to}"));
     Ok(Plan {
         live: live.to_owned(),
@@ -116,7 +116,7 @@ fn plan(admin: &Session, live: &str, fresh: &str, aside: &str) -> Result<Plan> {
 }
 
 /// What ends with no session and would stay with the old database, or hold up its renaming.
-fn refuse_what_hangs_on_it(admin: &Session, name: &str, oid: u32) -> Result<()> {
+fn refuse_what_hangs_on_it(admin: &Session, name: &str) -> Result<()> {
     for (sql, what, remedy) in [
         (
             "SELECT gid::text FROM pg_prepared_xacts WHERE database = $1",
@@ -140,7 +140,7 @@ fn refuse_what_hangs_on_it(admin: &Session, name: &str, oid: u32) -> Result<()> 
         let found: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         if !found.is_empty() {
             return Err(Failure::new(format!(
-                "database `{name}` (oid {oid}) has {what}: {}",
+                "database `{name}` has {what}: {}",
                 found.join(", ")
             ))
             .hint(remedy));
@@ -170,7 +170,7 @@ fn attempt(admin: &Session, watcher: &Session, plan: &Plan) -> Result<Outcome> {
         }
     });
     match renaming {
-        Ok(Ok(Ok(()))) => return commit(admin, watcher, plan),
+        Ok(Ok(Ok(()))) => commit(admin, watcher, plan),
         Ok(Ok(Err(error))) => {
             roll_back(admin);
             if error.code() == Some(&SqlState::OBJECT_IN_USE) {

@@ -202,6 +202,11 @@ pub fn rights(session: &Session) -> Result<Rights> {
     })
 }
 
+/// The `lc_monetary` that the session's database writes `money` with; belongs to a comparison.
+pub fn lc_monetary(session: &Session) -> Result<String> {
+    session.value("SHOW lc_monetary", &[])
+}
+
 /// Whether a database of that name exists.
 pub fn exists(session: &Session, database: &str) -> Result<bool> {
     session.value(

@@ -13,6 +13,7 @@ pub mod facts;
 mod inventory;
 pub mod place;
 pub mod pooler;
+pub mod scratch;
 mod tls;
 mod trouble;
 pub mod url;

@@ -5,8 +5,11 @@
 //! libpq's variables; in a container only role, password and database do, because there the
 //! server is the container's own.
 
+mod installed;
+
 use std::fmt;
-use std::path::PathBuf;
+
+use installed::{read_version, too_old};
 
 use super::connect::{ServerVersion, Session};
 use super::tls;
@@ -15,14 +18,10 @@ use crate::failure::{Failure, Result};
 use crate::program::Program;
 use crate::secret::Secret;
 
-/// Where distributions keep several majors side by side; `{}` stands for the major.
-const INSTALLED: &[&str] = &["/usr/lib/postgresql/{}/bin", "/usr/pgsql-{}/bin"];
-/// The majors that are looked for.
-const MAJORS: std::ops::RangeInclusive<u32> = 10..=30;
 /// What `pg_dump --version` and one small answer of `psql` may print.
 const ANSWER_BYTES: usize = 64 * 1024;
 
-/// libpq's variables, from its manual (section 34.15 in version 18). What is not set by us is
+/// libpq's variables, from the chapter "Environment Variables" of its manual. What is not set by us is
 /// taken away, so that a backup does not depend on the shell that started it.
 const LIBPQ_VARIABLES: &[&str] = &[
     "PGHOST",
@@ -77,9 +76,10 @@ const LIBPQ_VARIABLES: &[&str] = &[
 
 /// How the values in a dump are written: independent of the server's, the role's and the
 /// database's settings, so that two dumps of the same rows are the same text.
-const OPTIONS: &str = "-c bytea_output=hex -c lock_timeout=0 -c idle_session_timeout=0";
+const OPTIONS: &str =
+    "-c bytea_output=hex -c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0";
 /// `idle_session_timeout` came with 14.
-const OPTIONS_BEFORE_14: &str = "-c bytea_output=hex -c lock_timeout=0";
+const OPTIONS_BEFORE_14: &str = "-c bytea_output=hex -c statement_timeout=0 -c lock_timeout=0";
 
 /// Where `pg_dump`, `pg_restore`, `pg_dumpall` and `psql` run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,10 +145,7 @@ impl Place {
     pub fn program(&self, name: &str, url: &DatabaseUrl, server: ServerVersion) -> Result<Program> {
         match self {
             Place::Local => {
-                let path = match own_major(name, server) {
-                    Some(path) => path,
-                    None => fit(&installed(name)?, name, server)?,
-                };
+                let path = installed::path(name, server)?;
                 Ok(with_address(Program::new(path), url, server))
             }
             Place::Container {
@@ -164,27 +161,29 @@ impl Place {
     /// Makes sure that the programs here reach the same server as the URL does from this machine:
     /// a container's name and a URL of two environments are easily mixed.
     pub fn same_server(&self, session: &Session) -> Result<()> {
-        const IDENTITY: &str = "SELECT system_identifier::text FROM pg_control_system()";
         let Place::Container { engine, name } = self else {
             return Ok(());
         };
-        let expected: String = session.value(IDENTITY, &[])?;
-        let engine = engine.word();
-        let psql = in_container(engine, name, "psql", session.url(), session.version())
-            .args(["--no-psqlrc", "--tuples-only", "--no-align", "--command"])
-            .arg(IDENTITY);
-        let found = psql
-            .output(ANSWER_BYTES)
-            .map_err(|failure| container_trouble(engine, name, "psql", failure))?;
-        if String::from_utf8_lossy(&found).trim() == expected {
-            return Ok(());
-        }
-        Err(Failure::new(format!(
-            "the server in {self} is another one than that of {}",
-            session.url()
-        ))
-        .hint("`via` names a container of another environment, or the URL's port belongs to another container"))
+        same_server_in(engine.word(), name, session)
     }
+}
+
+fn same_server_in(engine: &str, container: &str, session: &Session) -> Result<()> {
+    const IDENTITY: &str = "SELECT system_identifier::text FROM pg_control_system()";
+    let expected: String = session.value(IDENTITY, &[])?;
+    let found = in_container(engine, container, "psql", session.url(), session.version())
+        .args(["--no-psqlrc", "--tuples-only", "--no-align", "--command"])
+        .arg(IDENTITY)
+        .output(ANSWER_BYTES)
+        .map_err(|failure| container_trouble(engine, container, "psql", failure))?;
+    if String::from_utf8_lossy(&found).trim() == expected {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "the server in the container {container} is another one than that of {}",
+        session.url()
+    ))
+    .hint("`via` names a container of another environment, or the URL's port belongs to another container"))
 }
 
 impl fmt::Display for Place {
@@ -193,101 +192,6 @@ impl fmt::Display for Place {
             Place::Local => f.write_str("local"),
             Place::Container { engine, name } => write!(f, "{}:{name}", engine.word()),
         }
-    }
-}
-
-/// A program with its version.
-#[derive(Clone, Debug)]
-struct Found {
-    path: PathBuf,
-    version: ServerVersion,
-}
-
-fn folders(major: u32) -> impl Iterator<Item = PathBuf> {
-    let major = major.to_string();
-    let folder = move |pattern: &&str| pattern.replace("{}", &major).into();
-    INSTALLED.iter().map(move |pattern| folder(pattern))
-}
-
-/// The program of the server's own major, where distributions put it.
-fn own_major(name: &str, server: ServerVersion) -> Option<PathBuf> {
-    let mut paths = folders(server.major()).map(|folder| folder.join(name));
-    paths.find(|path| path.exists())
-}
-
-/// All installed versions of a program: the distributions' folders, then `PATH`.
-fn installed(name: &str) -> Result<Vec<Found>> {
-    let mut paths: Vec<PathBuf> = MAJORS
-        .flat_map(folders)
-        .map(|folder| folder.join(name))
-        .filter(|path| path.exists())
-        .collect();
-    paths.push(name.into());
-    let mut found = Vec::new();
-    let mut last = None;
-    for path in paths {
-        let answer = clean(Program::new(&path))
-            .arg("--version")
-            .output(ANSWER_BYTES);
-        match answer.and_then(|answer| read_version(name, &answer)) {
-            Ok(version) => found.push(Found { path, version }),
-            Err(failure) => last = Some(failure),
-        }
-    }
-    match last {
-        Some(failure) if found.is_empty() => Err(failure.hint(format!(
-            "install postgresql-client, or run {name} in the server's container: via = \"docker:NAME\""
-        ))),
-        _ => Ok(found),
-    }
-}
-
-/// The server's own major, else the newest that is not older.
-fn fit(found: &[Found], name: &str, server: ServerVersion) -> Result<PathBuf> {
-    let newest = |fit: &dyn Fn(&Found) -> bool| {
-        found
-            .iter()
-            .filter(|one| fit(one))
-            .max_by_key(|one| one.version)
-    };
-    let best = newest(&|one| one.version.major() == server.major())
-        .or_else(|| newest(&|one| one.version.major() > server.major()));
-    match (best, newest(&|_| true)) {
-        (Some(best), _) => Ok(best.path.clone()),
-        (None, Some(newest)) => Err(too_old(name, newest.version, server, "")),
-        (None, None) => Err(Failure::new(format!("{name} is not installed"))),
-    }
-}
-
-fn too_old(name: &str, version: ServerVersion, server: ServerVersion, at: &str) -> Failure {
-    let major = server.major();
-    Failure::new(format!(
-        "{name} {version}{at} is older than the server ({server})"
-    ))
-    .hint(format!(
-        "install postgresql-client-{major}, or run {name} in the server's container: via = \"docker:NAME\""
-    ))
-}
-
-/// `pg_dump (PostgreSQL) 15.18 (Debian …)`, `pg_dump (PostgreSQL) 18beta1`.
-fn read_version(name: &str, answer: &[u8]) -> Result<ServerVersion> {
-    let text = String::from_utf8_lossy(answer);
-    let word = text.split(") ").nth(1).unwrap_or_default();
-    let number = |text: &str| -> Option<u32> {
-        let end = text
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len());
-        text[..end].parse().ok()
-    };
-    let minor = word.split_once('.').and_then(|(_, rest)| number(rest));
-    match number(word) {
-        Some(major) if text.contains("PostgreSQL") => {
-            Ok(ServerVersion(major * 10_000 + minor.unwrap_or(0)))
-        }
-        _ => Err(Failure::new(format!(
-            "`{name} --version` says `{}`, which is no version of PostgreSQL",
-            text.trim()
-        ))),
     }
 }
 

@@ -144,7 +144,7 @@ impl ServerCertVerifier for Verifier {
         );
         match signed {
             Ok(()) => {}
-            // Self-signed and named by the operator: rustls dislikes that it may sign others.
+            // The server's own certificate, named by the operator: rustls wants an authority above it.
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::Other(_) | CertificateError::UnknownIssuer,
             )) if self.pinned.iter().any(|one| one == certificate) => {}

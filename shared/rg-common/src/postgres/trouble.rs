@@ -49,6 +49,9 @@ pub(super) fn connecting(url: &DatabaseUrl, error: Error) -> Failure {
     }
     match cause::<io::Error>(&error) {
         Some(io) => network(url, what, io),
+        None if error.is_closed() => Failure::because(what, "the connection was closed").hint(
+            "is this really PostgreSQL's port? if it is, the server's log says why it closed",
+        ),
         None => Failure::because(what, error),
     }
 }

@@ -13,7 +13,7 @@ use std::io::{self, Read};
 use crate::config::{StoreConfig, StorePlace};
 use crate::failure::{Failure, Result};
 
-pub use folder::Folder;
+pub use folder::{Folder, free_bytes, lock_file};
 
 /// A place for backups. Every method may block for as long as the data takes.
 pub trait Store: Send + Sync {

@@ -122,6 +122,23 @@ fn a_server_that_does_not_answer_is_given_up() {
 }
 
 #[test]
+fn something_else_at_the_port_is_said_to_be_so() {
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port();
+    let closing = std::thread::spawn(move || drop(other.accept().unwrap()));
+    let (what, hint) = failure(&format!("postgresql://u:p@127.0.0.1:{port}/d"));
+    closing.join().unwrap();
+    assert!(
+        what.starts_with("cannot connect to postgresql://u:***@127.0.0.1"),
+        "{what}"
+    );
+    assert!(
+        hint.contains("is this really PostgreSQL's port"),
+        "{what}: {hint}"
+    );
+}
+
+#[test]
 fn sslmode_means_what_libpq_means() {
     roles();
     let base = "postgresql://postgres:super@localhost:PORT/postgres?sslmode=";
@@ -160,6 +177,11 @@ fn a_certificate_that_is_not_right_is_refused() {
             "postgresql://postgres:super@localhost:PORT/postgres?sslmode=require&sslrootcert=DIR/other.pem",
             "TLS: the server's certificate comes from an unknown authority",
             "name the authority's certificate with sslrootcert=/path (now trusted: DIR/other.pem)",
+        ),
+        (
+            "postgresql://postgres:super@localhost:PORT/postgres?sslrootcert=system",
+            "TLS: the server's certificate comes from an unknown authority",
+            "name the authority's certificate with sslrootcert=/path (now trusted: the system's)",
         ),
         (
             "postgresql://postgres:super@127.0.0.1:PORT/postgres?sslmode=verify-full&sslrootcert=DIR/ca.pem",
@@ -204,6 +226,27 @@ fn a_failed_question_says_what_the_server_said() {
         failure.to_string(),
         "`SELECT nonsense` at postgres failed: column \"nonsense\" does not exist"
     );
+}
+
+#[test]
+fn a_databases_own_settings_do_not_reach_us() {
+    let cluster = cluster();
+    let name = cluster.database("hostile", "CREATE TABLE marker (v text)");
+    cluster
+        .session("postgres")
+        .execute(&format!(
+            "ALTER DATABASE {name} SET statement_timeout = '1ms';
+             ALTER DATABASE {name} SET search_path = public, pg_catalog"
+        ))
+        .unwrap();
+    let url = cluster.url(&name);
+    let session = cluster.connector().open(&url).unwrap();
+    session.execute("SELECT pg_sleep(0.05)").unwrap();
+    assert_eq!(
+        session.value::<String>("SHOW search_path", &[]).unwrap(),
+        "\"\""
+    );
+    assert!(session.execute("SELECT * FROM marker").is_err());
 }
 
 /// A real PgBouncer in front of the cluster, ended when dropped.

@@ -259,6 +259,15 @@ fn what_hangs_on_the_live_database_is_named_and_nothing_changes() {
             "SELECT pg_drop_replication_slot('follower')",
             "logical replication slots: follower",
         ),
+        (
+            "CREATE SUBSCRIPTION mirror CONNECTION 'host=127.0.0.1 port=1' PUBLICATION p
+                 WITH (connect = false, slot_name = 'mirror');
+             ALTER SUBSCRIPTION mirror ENABLE",
+            "ALTER SUBSCRIPTION mirror DISABLE;
+             ALTER SUBSCRIPTION mirror SET (slot_name = NONE);
+             DROP SUBSCRIPTION mirror",
+            "active subscriptions: mirror",
+        ),
     ] {
         let names = databases(cluster);
         let session = cluster.session(&names.live);

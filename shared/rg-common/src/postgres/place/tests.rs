@@ -1,6 +1,7 @@
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::installed::{Found, fit};
 use super::*;
 use crate::postgres::cluster::cluster;
 
@@ -193,5 +194,26 @@ fn a_containers_old_pg_dump_is_refused() {
     assert_eq!(
         failure.to_string(),
         "pg_dump 14.1 in the container db is older than the server (15.4)"
+    );
+}
+
+#[test]
+fn a_container_of_another_environment_is_noticed() {
+    let session = cluster().session("postgres");
+    let identity: String = session
+        .value(
+            "SELECT system_identifier::text FROM pg_control_system()",
+            &[],
+        )
+        .unwrap();
+    let right = FakeDocker::new("right", &format!("echo {identity}"));
+    same_server_in(&right.path(), "db", &session).unwrap();
+    let wrong = FakeDocker::new("wrong", "echo 7");
+    let failure = same_server_in(&wrong.path(), "db", &session).unwrap_err();
+    assert!(
+        failure.to_string().starts_with(
+            "the server in the container db is another one than that of postgresql://postgres:***@"
+        ),
+        "{failure}"
     );
 }

@@ -1,0 +1,343 @@
+//! The moment of truth: units stopped, everything exchanged, units started, health waited for,
+//! and all of it taken back when the app does not come up.
+//!
+//! Before the first exchange the journal says what is to happen. Whether a part has been
+//! exchanged is read off the world (a database's oid, a directory's inode), never off the journal:
+//! so a crash at any instruction leaves something that [`recover`] can finish.
+
+use std::time::Duration;
+
+use rg_common::cli::Context;
+use rg_common::config::{Config, DatasetKind};
+use rg_common::names::DatasetName;
+use rg_common::postgres::create;
+use rg_common::postgres::exchange as databases;
+use rg_common::{Failure, Result};
+
+use crate::database::Server;
+use crate::journal::{self, Journal, Part};
+use crate::{app, files, scratch};
+
+/// How the app is treated.
+pub struct Manners {
+    /// Neither stop nor start units, nor ask for health.
+    pub leave_units: bool,
+    /// How long the app may take to come up.
+    pub health_limit: Duration,
+}
+
+/// The units to stop, found out before anything is done.
+pub fn units(config: &Config, environment: &str, manners: &Manners) -> Result<Vec<String>> {
+    match config.environment(environment) {
+        Some(environment) if !manners.leave_units => app::active(&environment.app),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Exchanges everything that the journal names, or nothing. An app that does not come up healthy
+/// gets back what it had.
+pub fn perform(
+    context: &Context,
+    config: &Config,
+    journal: &Journal,
+    manners: &Manners,
+) -> Result<()> {
+    journal::begin(config, journal)?;
+    let exchanged =
+        app::stop_units(&journal.units).and_then(|()| exchange_all(context, config, journal));
+    if let Err(failure) = exchanged {
+        return Err(take_back(context, config, journal, failure, manners));
+    }
+    let healthy = app::start_units(&journal.units)
+        .map_err(|failure| failure.context("the app's units did not start"))
+        .and_then(|()| match config.environment(&journal.environment) {
+            Some(environment) if !manners.leave_units => app::wait_healthy(
+                context,
+                &environment.app,
+                &journal.units,
+                manners.health_limit,
+            ),
+            _ => Ok(()),
+        });
+    match healthy {
+        Ok(()) => journal::done(config, journal),
+        Err(failure) => Err(take_back(context, config, journal, failure, manners)),
+    }
+}
+
+/// Puts everything back as it was; the failure says that, or what is left to do.
+fn take_back(
+    context: &Context,
+    config: &Config,
+    journal: &Journal,
+    failure: Failure,
+    manners: &Manners,
+) -> Failure {
+    tracing::warn!("switching back: {failure}");
+    let back = (|| {
+        app::stop_units(&journal.units)?;
+        for part in journal.parts.iter().rev() {
+            revert(context, config, part)?;
+        }
+        app::start_units(&journal.units)
+    })();
+    match back {
+        Ok(()) => {
+            for part in &journal.parts {
+                discard(context, config, journal, part);
+            }
+            if let Err(left) = journal::taken_back(config) {
+                return failure.context(format!("switched back, but {left}"));
+            }
+            let healthy = match config.environment(&journal.environment) {
+                Some(environment) if !manners.leave_units => app::wait_healthy(
+                    context,
+                    &environment.app,
+                    &journal.units,
+                    manners.health_limit,
+                ),
+                _ => Ok(()),
+            };
+            let failure = failure.context("the restore was taken back and everything is as it was");
+            match healthy {
+                Ok(()) => failure,
+                Err(still) => {
+                    failure.hint(format!("the app was not healthy before either: {still}"))
+                }
+            }
+        }
+        Err(left) => failure
+            .context(format!("switching back failed too: {left}"))
+            .hint("run rg-restore again: it finishes what the journal says"),
+    }
+}
+
+fn exchange_all(context: &Context, config: &Config, journal: &Journal) -> Result<()> {
+    journal
+        .parts
+        .iter()
+        .try_for_each(|part| exchange(context, config, part))
+}
+
+/// Exchanges a part unless it has been already.
+fn exchange(context: &Context, config: &Config, part: &Part) -> Result<()> {
+    match part {
+        Part::Database {
+            dataset,
+            live,
+            fresh,
+            aside,
+            ..
+        } => {
+            let server = server(context, config, dataset)?;
+            if is_exchanged(&server, part)? {
+                return Ok(());
+            }
+            databases::exchange(&server.admin, live, fresh, aside)
+        }
+        Part::Files {
+            live,
+            fresh,
+            fresh_id,
+            aside,
+            replaces,
+            ..
+        } => {
+            if files::identity(live) == Some(*fresh_id) {
+                // Exchanged, but perhaps killed before the old tree got its name.
+                if *replaces
+                    && fresh.symlink_metadata().is_ok()
+                    && aside.symlink_metadata().is_err()
+                {
+                    files::rename(fresh, aside)?;
+                }
+                return Ok(());
+            }
+            files::exchange(live, fresh, aside)
+        }
+        Part::Tables { .. } | Part::InPlace { .. } => Ok(()),
+    }
+}
+
+/// Takes a part back if it has been exchanged: the fresh one gets its old name again.
+fn revert(context: &Context, config: &Config, part: &Part) -> Result<()> {
+    match part {
+        Part::Database {
+            dataset,
+            live,
+            fresh,
+            aside,
+            replaces,
+            ..
+        } => {
+            let server = server(context, config, dataset)?;
+            match (is_exchanged(&server, part)?, replaces) {
+                (false, _) => Ok(()),
+                (true, true) => databases::exchange(&server.admin, live, aside, fresh),
+                (true, false) => {
+                    let rename = format!(
+                        "ALTER DATABASE {} RENAME TO {}",
+                        create::identifier(live),
+                        create::identifier(fresh)
+                    );
+                    server.admin.execute(&rename)
+                }
+            }
+        }
+        Part::Files {
+            live,
+            fresh,
+            fresh_id,
+            aside,
+            replaces,
+            ..
+        } => match (files::identity(live) == Some(*fresh_id), replaces) {
+            (false, _) => Ok(()),
+            (true, true) if aside.symlink_metadata().is_ok() => files::exchange(live, aside, fresh),
+            // Killed before the old tree got its name: it still has the new one's.
+            (true, true) => rg_common::files::exchange(live, fresh),
+            (true, false) => files::rename(live, fresh),
+        },
+        Part::Tables { .. } | Part::InPlace { .. } => Ok(()),
+    }
+}
+
+/// Removes the fresh one of a part that is not live.
+fn discard(context: &Context, config: &Config, journal: &Journal, part: &Part) {
+    if journal.undo {
+        // What an undo would have put back is what the restore before it had replaced.
+        return;
+    }
+    let discarded = match part {
+        Part::Database {
+            dataset,
+            fresh,
+            fresh_oid,
+            ..
+        } => server(context, config, dataset).and_then(|server| {
+            let ours = server.oid(fresh)? == Some(*fresh_oid);
+            if ours {
+                create::drop_database(&server.admin, fresh, true)
+            } else {
+                Ok(())
+            }
+        }),
+        Part::Files {
+            fresh, fresh_id, ..
+        } if files::identity(fresh) == Some(*fresh_id) => scratch::remove(fresh),
+        Part::Files { .. } | Part::Tables { .. } | Part::InPlace { .. } => Ok(()),
+    };
+    if let Err(failure) = discarded {
+        tracing::warn!("{failure}; the next restore removes it");
+    }
+}
+
+fn is_exchanged(server: &Server<'_>, part: &Part) -> Result<bool> {
+    match part {
+        Part::Database {
+            live, fresh_oid, ..
+        } => Ok(server.oid(live)? == Some(*fresh_oid)),
+        _ => Ok(false),
+    }
+}
+
+/// Whether anything of a part has been exchanged, or could still be.
+enum State {
+    Exchanged,
+    Ready,
+    /// Neither: somebody else changed it since.
+    Lost,
+}
+
+fn state(context: &Context, config: &Config, part: &Part) -> Result<State> {
+    Ok(match part {
+        Part::Database {
+            dataset,
+            fresh,
+            fresh_oid,
+            ..
+        } => {
+            let server = server(context, config, dataset)?;
+            match () {
+                () if is_exchanged(&server, part)? => State::Exchanged,
+                () if server.oid(fresh)? == Some(*fresh_oid) => State::Ready,
+                () => State::Lost,
+            }
+        }
+        Part::Files {
+            live,
+            fresh,
+            fresh_id,
+            ..
+        } => match () {
+            () if files::identity(live) == Some(*fresh_id) => State::Exchanged,
+            () if files::identity(fresh) == Some(*fresh_id) => State::Ready,
+            () => State::Lost,
+        },
+        Part::Tables { .. } | Part::InPlace { .. } => State::Exchanged,
+    })
+}
+
+/// Finishes what a killed restore had begun, or takes it back when nothing was exchanged yet.
+/// What was done, for people.
+pub fn recover(context: &Context, config: &Config) -> Result<Option<String>> {
+    let Some(journal) = journal::pending(config)? else {
+        return Ok(None);
+    };
+    let what = || {
+        format!(
+            "an interrupted restore of {} cannot be finished",
+            journal.stamp
+        )
+    };
+    let states = journal
+        .parts
+        .iter()
+        .map(|part| state(context, config, part))
+        .collect::<Result<Vec<_>>>();
+    let states = states.map_err(|failure| failure.context(what()))?;
+    let any_exchanged = states.iter().any(|state| matches!(state, State::Exchanged));
+    let any_lost = states.iter().any(|state| matches!(state, State::Lost));
+    let said = if any_exchanged && !any_lost {
+        exchange_all(context, config, &journal).map_err(|failure| failure.context(what()))?;
+        app::start_units(&journal.units)?;
+        journal::done(config, &journal)?;
+        "finished"
+    } else {
+        for part in journal.parts.iter().rev() {
+            revert(context, config, part).map_err(|failure| failure.context(what()))?;
+        }
+        app::start_units(&journal.units)?;
+        for part in &journal.parts {
+            discard(context, config, &journal, part);
+        }
+        journal::taken_back(config)?;
+        "taken back"
+    };
+    let said = format!(
+        "the restore {} had been interrupted during its exchange; it is {said} now",
+        journal.stamp
+    );
+    tracing::warn!("{said}");
+    Ok(Some(said))
+}
+
+/// The server of a dataset's database.
+pub fn server<'a>(
+    context: &'a Context,
+    config: &'a Config,
+    dataset: &DatasetName,
+) -> Result<Server<'a>> {
+    let found = config
+        .datasets
+        .iter()
+        .find(|candidate| candidate.name == *dataset);
+    match found.map(|found| (&found.environment, &found.kind)) {
+        Some((environment, DatasetKind::Database(database) | DatasetKind::Globals(database))) => {
+            Server::open(context, config, environment, database)
+        }
+        _ => Err(Failure::new(format!(
+            "no database `{dataset}` is configured any longer"
+        ))),
+    }
+}

@@ -1,0 +1,740 @@
+//! `rg-restore run`: choose, check, ask, prepare everything beside the live data, exchange.
+//!
+//! Until everything is prepared and proven the live data is not touched; the exchange itself is
+//! `exchange.rs`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rg_common::cli::Context;
+use rg_common::config::{Config, DatabaseConfig, DatasetConfig, DatasetKind, FilesConfig};
+use rg_common::names::Stamp;
+use rg_common::postgres::create;
+use rg_common::postgres::facts;
+use rg_common::postgres::scratch::{self as databases, Purpose};
+use rg_common::report::{self, Outcome, Page, Report, Tone};
+use rg_common::seal::Identities;
+use rg_common::{Failure, OrFail, Result};
+use serde::Serialize;
+
+use crate::args::Run;
+use crate::choose::{self, Catalog, Wanted};
+use crate::database::{self, Server, Trouble};
+use crate::exchange::{self, Manners};
+use crate::journal::{self, Journal, Part};
+use crate::source::Source;
+use crate::{files, globals, scratch};
+
+#[derive(Serialize)]
+struct Restored {
+    dry_run: bool,
+    seconds: u64,
+    parts: Vec<Done>,
+    notes: Vec<String>,
+}
+
+/// One dataset that was restored.
+#[derive(Serialize)]
+pub struct Done {
+    /// Its name.
+    pub dataset: String,
+    /// The backup.
+    pub from: String,
+    /// Where it is now.
+    pub into: String,
+    /// What was replaced and where it is kept.
+    pub kept: Option<String>,
+    /// Rows, files, roles.
+    pub count: u64,
+    /// Which of them.
+    pub count_of: &'static str,
+}
+
+/// One dataset with the backup chosen for it.
+pub struct Choice<'a> {
+    /// What is restored.
+    pub dataset: &'a DatasetConfig,
+    /// From what.
+    pub source: Source,
+}
+
+/// What all steps of a restore need.
+pub struct Job<'a> {
+    /// What enters from outside.
+    pub context: &'a Context,
+    /// The configuration.
+    pub config: &'a Config,
+    /// The arguments.
+    pub args: &'a Run,
+    /// The keys.
+    pub identities: Option<Identities>,
+    /// Part of all names that this restore makes.
+    pub stamp: Stamp,
+}
+
+/// Restores the chosen datasets; each environment is one recovery point.
+pub fn run(context: &Context, args: &Run) -> Result<Box<dyn Report>> {
+    let config = context.config()?;
+    let mut notes = Vec::new();
+    let chosen = select(&config, args, &mut notes)?;
+    let identities = args
+        .reading
+        .identity
+        .as_deref()
+        .map(Identities::from_file)
+        .transpose()?;
+    let _lock = scratch::lock(&config)?;
+    if !args.dry_run {
+        notes.extend(exchange::recover(context, &config)?);
+        scratch::sweep(&config)?;
+    }
+    let stamp = Stamp::at(context.now);
+    let job = Job {
+        context,
+        config: &config,
+        args,
+        identities,
+        stamp,
+    };
+    let choices = choose_all(&job, &chosen, &mut notes)?;
+    let mut restored = Restored {
+        dry_run: args.dry_run,
+        seconds: 0,
+        parts: Vec::new(),
+        notes,
+    };
+    for environment in environments(&choices) {
+        let of_it: Vec<&Choice<'_>> = choices
+            .iter()
+            .filter(|c| c.dataset.environment == environment)
+            .collect();
+        one_point(&job, environment, &of_it, &mut restored)?;
+    }
+    restored.seconds = (context.clock().as_second() - context.now.as_second())
+        .max(0)
+        .unsigned_abs();
+    Ok(Box::new(restored))
+}
+
+fn select<'a>(
+    config: &'a Config,
+    args: &Run,
+    notes: &mut Vec<String>,
+) -> Result<Vec<&'a DatasetConfig>> {
+    let mut chosen = config.select(&args.datasets)?;
+    chosen.retain(|dataset| {
+        let bucket = matches!(dataset.kind, DatasetKind::Bucket);
+        if bucket {
+            notes.push(format!(
+                "{} is not restored: this version does not back up buckets",
+                dataset.name
+            ));
+        }
+        !bucket
+    });
+    if chosen.is_empty() {
+        return Err(Failure::new("nothing that could be restored was chosen"));
+    }
+    let single = [
+        ("--from", args.from.is_some()),
+        ("--beside", args.beside.is_some()),
+        ("--table", !args.tables.is_empty()),
+    ];
+    for (flag, given) in single {
+        if given && chosen.len() != 1 {
+            let names: Vec<&str> = chosen.iter().map(|dataset| dataset.name.as_str()).collect();
+            return Err(Failure::new(format!(
+                "{flag} is for one dataset, and {} are chosen",
+                chosen.len()
+            ))
+            .hint(format!("choose one of {}", names.join(", "))));
+        }
+    }
+    if !args.tables.is_empty() && !matches!(chosen[0].kind, DatasetKind::Database(_)) {
+        return Err(Failure::new(format!(
+            "--table is for databases, not for {}",
+            chosen[0].name
+        )));
+    }
+    Ok(chosen)
+}
+
+fn choose_all<'a>(
+    job: &Job<'_>,
+    chosen: &[&'a DatasetConfig],
+    notes: &mut Vec<String>,
+) -> Result<Vec<Choice<'a>>> {
+    let Job {
+        context,
+        config,
+        args,
+        ..
+    } = job;
+    if let Some(from) = args.from.as_deref().filter(|from| choose::is_file(from)) {
+        let source = Source::bare(
+            context,
+            config,
+            chosen[0],
+            Path::new(from),
+            job.identities.as_ref(),
+        )?;
+        return Ok(vec![Choice {
+            dataset: chosen[0],
+            source,
+        }]);
+    }
+    let id = match args.from.as_deref() {
+        None | Some("latest") => None,
+        Some(id) => Some(id.parse()?),
+    };
+    let at = args
+        .at
+        .as_deref()
+        .map(|text| choose::time(text, &context.zone))
+        .transpose()?;
+    let wanted = match (&id, at) {
+        (Some(id), _) => Wanted::Id(id),
+        (None, Some(time)) => Wanted::At(time),
+        (None, None) => Wanted::Latest,
+    };
+    let mut catalog = choose::read(config, args.reading.store.as_deref())?;
+    notes.extend(
+        catalog
+            .unreadable
+            .iter()
+            .map(|store| format!("a store could not be read: {store}")),
+    );
+    chosen
+        .iter()
+        .map(|dataset| pick(&mut catalog, dataset, &wanted))
+        .collect()
+}
+
+fn pick<'a>(
+    catalog: &mut Catalog,
+    dataset: &'a DatasetConfig,
+    wanted: &Wanted<'_>,
+) -> Result<Choice<'a>> {
+    let source = choose::choose(catalog, dataset, wanted)?;
+    let (kind, found) = (kind_word(&dataset.kind), source.manifest.content.kind());
+    if kind != found {
+        return Err(Failure::new(format!(
+            "{} holds {found}, and {} is {kind}",
+            source.name(),
+            dataset.name
+        )));
+    }
+    Ok(Choice { dataset, source })
+}
+
+fn kind_word(kind: &DatasetKind) -> &'static str {
+    match kind {
+        DatasetKind::Database(_) => "database",
+        DatasetKind::Files(_) => "files",
+        DatasetKind::Globals(_) => "globals",
+        DatasetKind::Bucket => "bucket",
+    }
+}
+
+fn environments<'a>(choices: &'a [Choice<'_>]) -> Vec<&'a str> {
+    let mut names: Vec<&str> = Vec::new();
+    for choice in choices {
+        if !names.contains(&choice.dataset.environment.as_str()) {
+            names.push(&choice.dataset.environment);
+        }
+    }
+    names
+}
+
+/// Restores what was chosen of one environment: globals first, then all of the rest together.
+fn one_point(
+    job: &Job<'_>,
+    environment: &str,
+    choices: &[&Choice<'_>],
+    restored: &mut Restored,
+) -> Result<()> {
+    let mut together: Vec<(Prepared<'_>, &Choice<'_>)> = Vec::new();
+    for choice in choices {
+        match &choice.dataset.kind {
+            DatasetKind::Globals(database) => {
+                let question = format!(
+                    "make the roles of {} that are missing?",
+                    choice.source.name()
+                );
+                if !job.args.dry_run {
+                    job.context.confirm(&question, job.args.yes)?;
+                }
+                restored.parts.push(globals::restore(
+                    job,
+                    choice,
+                    database,
+                    &mut restored.notes,
+                )?);
+            }
+            DatasetKind::Database(database) => together.push((
+                Prepared::database(job, choice, environment, database)?,
+                choice,
+            )),
+            DatasetKind::Files(files) => {
+                together.push((Prepared::files(job, choice, files)?, choice))
+            }
+            DatasetKind::Bucket => {}
+        }
+    }
+    if together.is_empty() {
+        return Ok(());
+    }
+    apart(&together, &mut restored.notes);
+    if job.args.dry_run {
+        restored.parts.extend(
+            together
+                .iter()
+                .map(|(prepared, choice)| prepared.done(choice)),
+        );
+        return Ok(());
+    }
+    job.context.confirm(&question(&together), job.args.yes)?;
+    let manners = Manners {
+        leave_units: job.args.leave_units,
+        health_limit: Duration::from_secs(job.args.health_timeout),
+    };
+    let beside = job.args.beside.is_some();
+    let units = if beside {
+        Vec::new()
+    } else {
+        exchange::units(job.config, environment, &manners)?
+    };
+    let guard = Unwind {
+        job,
+        prepared: &together,
+    };
+    for (prepared, choice) in &together {
+        restored.notes.extend(prepared.fill(job, choice)?);
+    }
+    if !beside {
+        let parts = together
+            .iter()
+            .map(|(prepared, choice)| prepared.part(choice))
+            .collect::<Result<_>>()?;
+        let journal = Journal {
+            stamp: job.stamp,
+            environment: environment.to_owned(),
+            units,
+            undo: false,
+            parts,
+        };
+        // From here on the journal is responsible for what was prepared.
+        std::mem::forget(guard);
+        exchange::perform(job.context, job.config, &journal, &manners)?;
+        clean_up(job, &journal, &mut restored.notes);
+    } else {
+        std::mem::forget(guard);
+    }
+    for (prepared, choice) in &together {
+        prepared.after();
+        restored.parts.push(prepared.done(choice));
+    }
+    Ok(())
+}
+
+/// Backups of one environment that were not made together are said so: the app will see them so.
+fn apart(together: &[(Prepared<'_>, &Choice<'_>)], notes: &mut Vec<String>) {
+    let stamps: Vec<i64> = together
+        .iter()
+        .map(|(_, choice)| choice.source.manifest.id.stamp.time().as_second())
+        .collect();
+    if let (Some(first), Some(last)) = (stamps.iter().min(), stamps.iter().max())
+        && last - first > 3600
+    {
+        notes.push(format!(
+            "the backups lie {} apart: what the database says of the files may not hold",
+            report::span((last - first).unsigned_abs())
+        ));
+    }
+}
+
+fn question(together: &[(Prepared<'_>, &Choice<'_>)]) -> String {
+    let mut lines = Vec::new();
+    for (prepared, choice) in together {
+        let manifest = &choice.source.manifest;
+        let (count, what) = manifest.content.count();
+        lines.push(format!(
+            "{} with {} ({}, {} {what})",
+            prepared.target(),
+            choice.source.name(),
+            report::bytes(manifest.plain.bytes),
+            report::count(count)
+        ));
+    }
+    format!("{}?", lines.join("\n"))
+}
+
+/// What a dataset is restored into.
+enum Prepared<'a> {
+    Database {
+        server: Box<Server<'a>>,
+        fresh: String,
+        aside: String,
+        replaces: bool,
+        beside: bool,
+    },
+    Files {
+        config: &'a FilesConfig,
+        live: PathBuf,
+        fresh: PathBuf,
+        aside: PathBuf,
+        replaces: bool,
+        beside: bool,
+    },
+}
+
+impl<'a> Prepared<'a> {
+    fn database(
+        job: &Job<'a>,
+        choice: &Choice<'_>,
+        environment: &str,
+        database: &DatabaseConfig,
+    ) -> Result<Prepared<'a>> {
+        let server = Server::open(job.context, job.config, environment, database)?;
+        if !job.args.dry_run {
+            server.sweep()?;
+        }
+        database::check(&server, &choice.source, &job.args.reading)?;
+        let rights = facts::rights(&server.admin)?;
+        if !rights.create_databases {
+            return Err(Failure::new(format!("role {} may not create databases on {}", server.url.user, server.url.server()))
+                .hint("ALTER ROLE … CREATEDB lets a restore be proven before the live database is touched"));
+        }
+        let stamp = job.stamp.to_string();
+        let beside = job.args.beside.is_some();
+        let fresh = match &job.args.beside {
+            Some(name) if facts::exists(&server.admin, name)? => {
+                return Err(
+                    Failure::new(format!("there is a database `{name}` already"))
+                        .hint("choose another name for --beside"),
+                );
+            }
+            Some(name) => name.clone(),
+            None => databases::scratch_name(server.live(), Purpose::Restoring, &stamp),
+        };
+        let aside = databases::scratch_name(server.live(), Purpose::Before, &stamp);
+        let replaces = server.live_exists()?;
+        Ok(Prepared::Database {
+            server: Box::new(server),
+            fresh,
+            aside,
+            replaces,
+            beside,
+        })
+    }
+
+    fn files(job: &Job<'a>, choice: &Choice<'_>, config: &'a FilesConfig) -> Result<Prepared<'a>> {
+        let live = config.path.clone();
+        if !job.args.dry_run {
+            files::sweep(&live)?;
+        }
+        let beside = job.args.beside.is_some();
+        let fresh = match &job.args.beside {
+            Some(name) => std::path::absolute(name).or_fail(|| format!("cannot place {name}"))?,
+            None => files::sibling(&live, "restoring", job.stamp)?,
+        };
+        if fresh.symlink_metadata().is_ok() {
+            return Err(
+                Failure::new(format!("{} is there already", fresh.display()))
+                    .hint("choose another name for --beside"),
+            );
+        }
+        let parent = fresh.parent().unwrap_or(Path::new("/"));
+        if !parent.is_dir() {
+            return Err(Failure::new(format!(
+                "{} is not a directory: nothing can be restored into it",
+                parent.display()
+            ))
+            .hint("make it first, with the owner and mode that the app expects"));
+        }
+        files::check(&choice.source, config, parent)?;
+        let replaces = live.symlink_metadata().is_ok();
+        let aside = files::sibling(&live, "before", job.stamp)?;
+        Ok(Prepared::Files {
+            config,
+            live,
+            fresh,
+            aside,
+            replaces,
+            beside,
+        })
+    }
+
+    /// Fills it and proves it; the live data is not touched.
+    fn fill(&self, job: &Job<'_>, choice: &Choice<'_>) -> Result<Vec<String>> {
+        let identities = job.identities.as_ref();
+        match self {
+            Prepared::Database {
+                server,
+                fresh,
+                beside,
+                ..
+            } => {
+                database::load(server, &choice.source, fresh, &job.args.reading, identities)
+                    .map_err(Trouble::into_failure)?;
+                if *beside {
+                    Ok(Vec::new())
+                } else {
+                    database::carry_over(server, &choice.source, fresh)
+                }
+            }
+            Prepared::Files { config, fresh, .. } => {
+                files::unpack(
+                    job.context,
+                    job.config,
+                    &choice.source,
+                    config,
+                    fresh,
+                    identities,
+                )
+                .map_err(Trouble::into_failure)?;
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// What the journal must know to exchange it.
+    fn part(&self, choice: &Choice<'_>) -> Result<Part> {
+        let dataset = choice.dataset.name.clone();
+        Ok(match self {
+            Prepared::Database {
+                server,
+                fresh,
+                aside,
+                replaces,
+                ..
+            } => Part::Database {
+                dataset,
+                live: server.live().to_owned(),
+                fresh: fresh.clone(),
+                fresh_oid: server
+                    .oid(fresh)?
+                    .ok_or_else(|| Failure::new(format!("database {fresh} is gone")))?,
+                aside: aside.clone(),
+                replaces: *replaces,
+            },
+            Prepared::Files {
+                live,
+                fresh,
+                aside,
+                replaces,
+                ..
+            } => Part::Files {
+                dataset,
+                live: live.clone(),
+                fresh: fresh.clone(),
+                fresh_id: files::identity(fresh)
+                    .ok_or_else(|| Failure::new(format!("{} is gone", fresh.display())))?,
+                aside: aside.clone(),
+                replaces: *replaces,
+            },
+        })
+    }
+
+    fn discard(&self) -> Result<()> {
+        match self {
+            Prepared::Database { server, fresh, .. } => {
+                create::drop_database(&server.admin, fresh, true)
+            }
+            Prepared::Files { fresh, .. } => scratch::remove(fresh),
+        }
+    }
+
+    /// What is better done when the app is up again.
+    fn after(&self) {
+        if let Prepared::Database {
+            server,
+            fresh,
+            beside,
+            ..
+        } = self
+        {
+            database::analyze(server, if *beside { fresh } else { server.live() });
+        }
+    }
+
+    fn target(&self) -> String {
+        match self {
+            Prepared::Database {
+                server,
+                fresh,
+                beside: true,
+                ..
+            } => format!("fill the new database `{fresh}` on {}", server.url.server()),
+            Prepared::Database {
+                server,
+                replaces: false,
+                ..
+            } => format!(
+                "make database `{}` on {}",
+                server.live(),
+                server.url.server()
+            ),
+            Prepared::Database { server, aside, .. } => {
+                format!(
+                    "replace database `{}` on {} (kept as {aside})",
+                    server.live(),
+                    server.url.server()
+                )
+            }
+            Prepared::Files {
+                fresh,
+                beside: true,
+                ..
+            } => format!("fill the new directory {}", fresh.display()),
+            Prepared::Files {
+                live,
+                replaces: false,
+                ..
+            } => format!("make {}", live.display()),
+            Prepared::Files { live, aside, .. } => {
+                format!("replace {} (kept as {})", live.display(), aside.display())
+            }
+        }
+    }
+
+    fn done(&self, choice: &Choice<'_>) -> Done {
+        let (count, count_of) = choice.source.manifest.content.count();
+        let (into, kept) = match self {
+            Prepared::Database {
+                fresh,
+                beside: true,
+                ..
+            } => (format!("database {fresh}"), None),
+            Prepared::Database {
+                server,
+                aside,
+                replaces,
+                ..
+            } => (
+                format!("database {}", server.live()),
+                replaces.then(|| format!("database {aside}")),
+            ),
+            Prepared::Files {
+                fresh,
+                beside: true,
+                ..
+            } => (fresh.display().to_string(), None),
+            Prepared::Files {
+                live,
+                aside,
+                replaces,
+                ..
+            } => (
+                live.display().to_string(),
+                replaces.then(|| aside.display().to_string()),
+            ),
+        };
+        Done {
+            dataset: choice.dataset.name.to_string(),
+            from: choice.source.name(),
+            into,
+            kept,
+            count,
+            count_of,
+        }
+    }
+}
+
+/// Removes what was prepared when something fails before the journal takes over.
+struct Unwind<'a, 'b> {
+    job: &'a Job<'b>,
+    prepared: &'a [(Prepared<'b>, &'a Choice<'a>)],
+}
+
+impl Drop for Unwind<'_, '_> {
+    fn drop(&mut self) {
+        for (prepared, _) in self.prepared {
+            if let Err(failure) = prepared.discard() {
+                tracing::warn!(
+                    "{failure}; the next command removes it ({})",
+                    self.job.stamp
+                );
+            }
+        }
+    }
+}
+
+/// What the restores before this one had replaced is removed: this one can be undone now.
+fn clean_up(job: &Job<'_>, journal: &Journal, notes: &mut Vec<String>) {
+    let older = match journal::undoable(job.config) {
+        Ok(older) => older,
+        Err(failure) => return notes.push(failure.to_string()),
+    };
+    for old in older.iter().filter(|old| old.stamp < journal.stamp) {
+        for part in &old.parts {
+            if !journal
+                .parts
+                .iter()
+                .any(|new| new.dataset() == part.dataset())
+            {
+                continue;
+            }
+            let removed = match part {
+                Part::Database {
+                    dataset,
+                    aside,
+                    replaces: true,
+                    ..
+                } => exchange::server(job.context, job.config, dataset)
+                    .and_then(|server| create::drop_database(&server.admin, aside, false)),
+                Part::Files {
+                    aside,
+                    replaces: true,
+                    ..
+                } => scratch::remove(aside),
+                _ => Ok(()),
+            };
+            let removed =
+                removed.and_then(|()| journal::forget(job.config, old.stamp, |gone| gone == part));
+            if let Err(failure) = removed {
+                notes.push(format!(
+                    "what the restore {} had replaced is still there: {failure}",
+                    old.stamp
+                ));
+            }
+        }
+    }
+}
+
+impl Report for Restored {
+    fn json(&self) -> serde_json::Result<serde_json::Value> {
+        serde_json::to_value(self)
+    }
+
+    fn human(&self, page: &mut Page) {
+        for done in &self.parts {
+            let figures = format!("{} {}", report::count(done.count), done.count_of);
+            let line = if self.dry_run {
+                format!(
+                    "would restore {} from {} into {} ({figures})",
+                    done.dataset, done.from, done.into
+                )
+            } else {
+                format!(
+                    "{} is restored from {} into {}: {figures}, compared",
+                    done.dataset, done.from, done.into
+                )
+            };
+            page.line(format!("{}  {line}", page.tone(Tone::Good, "✓")));
+            if let Some(kept) = &done.kept {
+                page.line(format!(
+                    "   what was replaced is {kept}; `rg-restore undo {}` puts it back",
+                    done.dataset
+                ));
+            }
+        }
+        for note in &self.notes {
+            page.line(format!("{}  {note}", page.tone(Tone::Warn, "⚠")));
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome::Well
+    }
+}
