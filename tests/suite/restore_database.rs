@@ -241,7 +241,7 @@ fn a_fresh_server_gets_roles_with_their_passwords_database_and_files_from_the_st
     std::fs::create_dir(app.path("srv")).expect("the uploads' parent");
     app.restore(&["run", "production", "--yes"]).ok();
     assert!(new.digest("moved") == held.rows);
-    assert_eq!(app.tree(&app.uploads), held.tree);
+    app.tree_is(&app.uploads, &held.tree);
     let reader = format!(
         "postgresql://moved_reader:read%20it@127.0.0.1:{}/moved",
         new.port()
@@ -351,7 +351,7 @@ fn beside_takes_no_name_that_is_taken() {
         .fails(2)
         .says("is not a directory");
     beside("production/files/uploads", "srv/look").ok();
-    assert_eq!(app.tree(&app.path("srv/look")), held.tree);
+    app.tree_is(&app.path("srv/look"), &held.tree);
     app.is_as(&before);
     app.restore(&["undo", "production", "--yes"])
         .fails(2)

@@ -56,6 +56,8 @@ const WORLD: &[&str] = &[
     "is not available",
     "could not open extension control file",
     "could not access file",
+    // Said while reading bytes that are sound when they are read again.
+    "is damaged or cannot be read",
 ];
 /// What a loading session sets: safe for a database that nobody else sees and that is thrown away
 /// when anything fails. The exchange commits synchronously, which makes all of it durable.
@@ -269,6 +271,9 @@ pub fn load(
     identities: Option<&Identities>,
 ) -> Result<(), Trouble> {
     let content = content(source)?;
+    source
+        .open(server.context, server.config, identities)
+        .map_err(|failure| source.blame(server.config, failure))?;
     let shape = shape(server, content)?;
     create::create_database(&server.admin, name, &shape)?;
     let loaded = fill(server, source, content, name, reading, identities);
@@ -295,21 +300,27 @@ fn fill(
     };
     if let Err(failure) = loaded {
         stop::check()?;
-        // Was it the backup, or the world around it?
-        let text = failure.to_string();
-        let server_is_up = server.admin.row("SELECT 1", &[]).is_ok();
-        return Err(
-            match server_is_up && !WORLD.iter().any(|word| text.contains(word)) {
-                true => Trouble::Bad(failure),
-                false => Trouble::Unknown(failure),
-            },
-        );
+        return Err(match source.is_as_recorded(server.config) {
+            Ok(true) => told_by(server, failure),
+            Ok(false) => Trouble::Bad(failure),
+            Err(_) => Trouble::Unknown(failure),
+        });
     }
     let differences = compare(server, content, name, jobs)?;
     if differences.is_empty() {
         return Ok(());
     }
     Err(Trouble::Bad(describe(source, &differences)))
+}
+
+/// Was it the backup that made a load fail, or the world around it?
+pub fn told_by(server: &Server<'_>, failure: Failure) -> Trouble {
+    let text = failure.to_string();
+    let server_is_up = server.admin.row("SELECT 1", &[]).is_ok();
+    match server_is_up && !WORLD.iter().any(|word| text.contains(word)) {
+        true => Trouble::Bad(failure),
+        false => Trouble::Unknown(failure),
+    }
 }
 
 /// Compares a database's content with what a backup recorded.

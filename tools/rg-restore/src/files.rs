@@ -12,7 +12,7 @@ use rg_common::files::{self, ArchiveOptions, ExtractOptions, FilesInventory, Lim
 use rg_common::names::Stamp;
 use rg_common::seal::Identities;
 use rg_common::store::free_bytes;
-use rg_common::{Failure, OrFail, Result, report};
+use rg_common::{Failure, OrFail, Result, report, stop};
 
 use crate::database::Trouble;
 use crate::scratch;
@@ -155,18 +155,15 @@ fn fill(
         allow_setuid: !foreign && owner == Owner::Recorded,
         attributes: !foreign,
     };
-    let mut plain = source.open(context, config, identities)?;
-    let held = files::extract(&mut plain, into, options, &mut |_| Ok(())).map_err(|failure| {
-        let text = failure.to_string();
-        match text.contains("No space left") || text.contains("stopped by a signal") {
-            true => Trouble::Unknown(failure),
-            false => Trouble::Bad(failure),
-        }
-    })?;
+    let blame = |failure| match stop::check() {
+        Ok(()) => source.blame(config, failure),
+        Err(stopped) => Trouble::Unknown(stopped),
+    };
+    let mut plain = source.open(context, config, identities).map_err(blame)?;
+    let held = files::extract(&mut plain, into, options, &mut |_| Ok(())).map_err(blame)?;
     // The archive's own end is not the stream's: the digests are checked at the latter.
-    std::io::copy(&mut plain.by_ref(), &mut std::io::sink()).map_err(|error| {
-        Trouble::Bad(Failure::from_io("cannot read the backup to its end", error))
-    })?;
+    std::io::copy(&mut plain.by_ref(), &mut std::io::sink())
+        .map_err(|error| blame(Failure::from_io("cannot read the backup to its end", error)))?;
     if held.digest != recorded.digest {
         return Err(Trouble::Bad(differs(
             source,
