@@ -45,6 +45,23 @@ fn a_damaged_backup_changes_nothing_and_the_other_stores_copy_can_be_taken() {
     app.restore(&["run", "production", "--yes", "--store", "second"])
         .ok();
     app.is_as(&good);
+    // A drill finds the damage and records it; from then on the sound copy is taken by itself.
+    app.restore(&["drill", "production/database", "--store", "local"])
+        .fails(1);
+    app.change("again");
+    let output = app.restore(RUN).ok();
+    assert!(output.out().contains("from `second`"), "{output:?}");
+    app.is_as(&good);
+    // A store that cannot be read does not keep the other from being restored, and is said.
+    fs::rename(app.path("store"), app.path("unplugged")).expect("a rename");
+    fs::write(app.path("store"), "no directory").expect("a file");
+    app.restore(&["list"]).fails(2);
+    let output = app.restore(RUN).ok();
+    assert!(
+        output.out().contains("a store could not be read"),
+        "{output:?}"
+    );
+    app.is_as(&good);
 }
 
 #[test]
@@ -208,6 +225,59 @@ fn a_full_disk_changes_nothing_wherever_it_is_full() {
     disk.free();
     app.restore(RUN).ok();
     assert_eq!(app.left_over(), [""; 0]);
+}
+
+#[test]
+fn a_database_whose_disk_fills_up_changes_nothing_and_is_no_bad_backup() {
+    // A cluster of its own: a checkpoint that fails fails everybody's.
+    let cluster = &Postgres::start();
+    let app = Deployment::new(sandbox!(), cluster, "tight");
+    let disk = FullDisk::mount(&app, "small", 72);
+    let folder = disk.path().join("space");
+    fs::create_dir(&folder).expect("a directory");
+    if rustix::process::geteuid().is_root() {
+        let like = cluster.socket_dir().join("data").display().to_string();
+        let words = ["--reference", &like];
+        app.program("chown", words).arg(&folder).run().ok();
+    }
+    let location = folder.display();
+    cluster.psql(
+        "postgres",
+        &format!("CREATE TABLESPACE tight LOCATION '{location}'; GRANT CREATE ON TABLESPACE tight TO tight"),
+    );
+    cluster.psql("postgres", "ALTER DATABASE tight SET TABLESPACE tight");
+    let fill = "CREATE TABLE big AS SELECT i, repeat(md5(i::text), 8) AS t FROM generate_series(1, 40000) i";
+    cluster.try_psql("tight", "tight", fill).ok();
+    app.backup();
+    app.change("since the backup");
+    let before = app.held();
+    // The table takes 12 MB, an empty database up to 8 more.
+    let tighten = || {
+        cluster.psql("postgres", "CHECKPOINT");
+        disk.fill_but(10 << 20);
+    };
+    tighten();
+    app.restore(RUN).fails(2).says("No space left");
+    app.is_as(&before);
+    disk.free();
+    tighten();
+    app.restore(&["drill", "production/database"]).fails(2);
+    let files = app.files("store");
+    assert!(
+        !files.iter().any(|name| name.ends_with(".proof.json")),
+        "{files:?}"
+    );
+    disk.free();
+    app.restore(RUN).ok();
+    let lies_in = "SELECT spcname FROM pg_tablespace t JOIN pg_database d ON dattablespace = t.oid WHERE datname = 'tight'";
+    assert_eq!(cluster.psql("postgres", lies_in), "tight");
+    // The server must not keep files on a disk that goes away.
+    for database in app.cluster.databases() {
+        if database.starts_with("tight") {
+            cluster.psql("postgres", &format!("DROP DATABASE \"{database}\""));
+        }
+    }
+    cluster.psql("postgres", "DROP TABLESPACE tight");
 }
 
 #[test]

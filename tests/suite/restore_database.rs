@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use rg_tests::{Deployment, Postgres, Scale, Tool, deployment, eventually, load_demo, sandbox};
+use rg_tests::{
+    Deployment, Postgres, Scale, Tool, deployment, eventually, fake_docker, load_demo, sandbox,
+};
 
 /// Long enough for a loaded machine; no test waits this long when all is well.
 const SOON: Duration = Duration::from_secs(60);
@@ -450,12 +452,34 @@ fn fifty_megabytes_are_restored_in_little_memory() {
     app.backup_of("production/database");
     cluster.psql("memory", "DROP TABLE executions CASCADE");
     let output = app.restore(RUN).ok();
-    println!(
-        "50 MB restored in {:?}, {} KiB",
-        output.wall, output.rss_kib_max
-    );
     assert!(output.rss_kib_max < 64 * 1024, "{output:?}");
     app.is_as(&held);
     let drill = app.restore(&["drill", "production/database"]).ok();
     assert!(drill.rss_kib_max < 64 * 1024, "{drill:?}");
+}
+
+#[test]
+fn a_server_in_a_container_is_restored_by_its_own_programs() {
+    let app = deployment!("boxed");
+    app.cluster.psql("postgres", "ALTER ROLE boxed SUPERUSER");
+    let docker = fake_docker(&app, "docker", "postgres-production", app.cluster);
+    for format in ["custom", "plain"] {
+        let database = format!("format = \"{format}\"\nvia = \"docker:postgres-production\"");
+        app.configure(&database, "", "");
+        let held = app.held();
+        app.backup();
+        app.change("since");
+        app.restore(&["drill", "production"]).ok();
+        app.restore(&["run", "production", "--yes"]).ok();
+        app.is_as(&held);
+    }
+    let program = |name: &str| {
+        docker
+            .calls()
+            .iter()
+            .any(|call| call.iter().any(|w| w == name))
+    };
+    assert!(program("pg_restore") && program("psql"));
+    app.configure("via = \"docker:another\"", "", "");
+    app.restore(RUN).fails(2).says("No such container: another");
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use rg_tests::{Chance, Damage, deployment};
+use rg_tests::{Chance, Damage, Tool, deployment};
 
 /// The proofs that lie in the store.
 fn proofs(app: &rg_tests::Sandbox) -> Vec<String> {
@@ -231,4 +231,40 @@ fn what_is_fetched_is_whole_or_absent() {
     app.restore(&["fetch", "production/database@20010101_000000"])
         .fails(2)
         .says("no backup");
+}
+
+#[test]
+fn what_was_adopted_is_proven_or_found_bad_like_any_other() {
+    let app = deployment!("adopted");
+    let held = app.held();
+    fs::create_dir(app.path("old")).expect("a directory");
+    let dump = app.cluster.command("pg_dump", "adopted", "adopted");
+    let dump = Tool::new(dump, "pg_dump").run().ok().out();
+    app.write("old/adopted_20260101_020000.sql", &dump);
+    app.program("gzip", ["old/adopted_20260101_020000.sql"])
+        .run()
+        .ok();
+    let bad = dump.replace(
+        "-- PostgreSQL database dump complete",
+        "ALTER TABLE public.no_such_table ADD COLUMN x int;\n-- PostgreSQL database dump complete",
+    );
+    app.write("old/adopted_20260102_020000.sql", bad);
+    app.run("rg-backup", ["adopt", "old", "--as", "production/database"])
+        .ok();
+    app.change("since");
+    let before = app.held();
+    app.restore(&["run", "production/database", "--yes"])
+        .fails(2)
+        .says("no_such_table");
+    app.is_as(&before);
+    let drill = app.restore(&["drill", "production/database"]).fails(1);
+    assert!(drill.out().contains("no_such_table"), "{drill:?}");
+    let output = app.restore(&["run", "production/database", "--yes"]).ok();
+    let taken = "production/database@20260101_020000";
+    assert!(
+        output.err().contains(&format!("taking {taken} instead")),
+        "{output:?}"
+    );
+    assert!(app.held().rows == held.rows);
+    app.restore(&["drill", "--from", taken]).ok();
 }

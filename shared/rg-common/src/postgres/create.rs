@@ -53,6 +53,20 @@ pub fn create_database(session: &Session, name: &str, like: &DatabaseShape) -> R
     } else if major >= 15 {
         sql.push_str(" LOCALE_PROVIDER libc");
     }
+    if let Some(tablespace) = &like.tablespace {
+        let usable = session.rows(
+            "SELECT 1 FROM pg_tablespace WHERE spcname = $1 AND has_tablespace_privilege(oid, 'CREATE')",
+            &[tablespace],
+        )?;
+        if usable.is_empty() {
+            tracing::warn!(
+                "the tablespace {tablespace} is not there, or not for role {}: the server's own is taken",
+                session.url().user
+            );
+        } else {
+            sql.push_str(&format!(" TABLESPACE {}", identifier(tablespace)));
+        }
+    }
     let Err(error) = session.attempt(CREATE_LIMIT, &sql)? else {
         return Ok(());
     };

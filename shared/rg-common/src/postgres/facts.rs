@@ -31,6 +31,9 @@ pub struct DatabaseShape {
     pub icu_rules: Option<String>,
     /// The owner's name.
     pub owner: String,
+    /// Its tablespace; nothing for the server's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tablespace: Option<String>,
 }
 
 /// What a database carries beside its contents.
@@ -110,8 +113,10 @@ pub fn shape(session: &Session, database: &str) -> Result<DatabaseShape> {
     let rows = session.rows(
         &format!(
             "SELECT pg_encoding_to_char(encoding)::text, datcollate::text, datctype::text,
-                    {provider}::text, {locale}::text, {rules}::text, pg_get_userbyid(datdba)::text
-             FROM pg_database WHERE datname = $1"
+                    {provider}::text, {locale}::text, {rules}::text, pg_get_userbyid(datdba)::text,
+                    nullif(spcname::text, 'pg_default')
+             FROM pg_database d LEFT JOIN pg_tablespace t ON t.oid = dattablespace
+             WHERE datname = $1"
         ),
         &[&database],
     )?;
@@ -132,6 +137,7 @@ pub fn shape(session: &Session, database: &str) -> Result<DatabaseShape> {
         locale: row.get(4),
         icu_rules: row.get(5),
         owner: row.get(6),
+        tablespace: row.get(7),
     })
 }
 

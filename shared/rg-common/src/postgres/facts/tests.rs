@@ -96,7 +96,8 @@ fn what_a_database_carries_is_found() {
             provider: "libc".into(),
             locale: None,
             icu_rules: None,
-            owner: "postgres".into()
+            owner: "postgres".into(),
+            tablespace: None,
         }
     );
     assert!(size_bytes(&session, &name).unwrap() > 1_000_000);
