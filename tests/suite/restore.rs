@@ -4,8 +4,8 @@ use std::fs;
 use std::time::Duration;
 
 use rg_tests::{
-    ArgvWatch, Chance, Damage, Deployment, FullDisk, Postgres, Tool, deployment, eventually,
-    sandbox, write_uploads,
+    ArgvWatch, Chance, Damage, Deployment, FullDisk, Postgres, Signal, Tool, deployment,
+    eventually, sandbox, write_uploads,
 };
 
 /// Long enough for a loaded machine; no test waits this long when all is well.
@@ -362,4 +362,51 @@ fn the_password_is_neither_in_arguments_nor_in_anything_printed() {
     said.push_str(&output.err());
     assert!(!said.contains(&password), "{said}");
     assert_eq!(watch.stop(), [""; 0]);
+}
+
+#[test]
+fn what_was_restored_before_a_failure_is_said() {
+    let app = deployment!("two_places");
+    write_uploads(&app.path("srv/docs"), 10).expect("files");
+    app.configure(
+        "",
+        "",
+        "[environments.staging.files.docs]\npath = \"srv/docs\"\n",
+    );
+    let good = app.held();
+    app.backup();
+    app.backup_of("staging");
+    app.change("since the backup");
+    Damage::to(app.stored("staging/files/docs", ".tar.zst")).flip_any_bit(&mut Chance::new());
+    let docs = app.tree(&app.path("srv/docs"));
+    app.restore(&["run", "production", "staging", "--yes"])
+        .fails(2)
+        .says("staging/files/docs")
+        .says("restored before that, and left so: production/database, production/files/uploads");
+    app.is_as(&good);
+    app.tree_is(&app.path("srv/docs"), &docs);
+}
+
+#[test]
+fn being_told_to_stop_while_a_dump_is_loaded_changes_nothing() {
+    let app = changed("interrupted");
+    let before = app.held();
+    let seen = app.path("seen");
+    let body = format!("touch '{}'; exec sleep 600", seen.display());
+    app.program_does("pg_restore", &body);
+    // As a terminal does, to the whole group of processes; as `kill` does, to the tool alone.
+    for whole_group in [true, false] {
+        fs::remove_file(&seen).ok();
+        let running = app.spawn_restore(RUN);
+        assert!(eventually(SOON, || seen.exists()));
+        if whole_group {
+            let group = format!("-{}", running.pid());
+            app.program("kill", ["-INT", "--", &group]).run().ok();
+        } else {
+            running.signal(Signal::TERM);
+        }
+        let output = running.wait().fails(2).says("stopped by a signal");
+        assert!(output.wall < Duration::from_secs(15), "{output:?}");
+        app.is_as(&before);
+    }
 }

@@ -214,10 +214,16 @@ fn a_fresh_server_gets_roles_with_their_passwords_database_and_files_from_the_st
     // As in a container made for one app: the app's own role is the superuser.
     old.psql("moved", "ALTER ROLE moved SUPERUSER; CREATE ROLE moved_reader LOGIN PASSWORD 'read it'; \
         GRANT SELECT ON customers TO moved_reader; GRANT moved_reader TO moved; ALTER ROLE moved_reader SET work_mem = '6MB'");
+    let key = app.path("identity.key").to_string_lossy().into_owned();
+    app.program("age-keygen", ["-o", &key]).run().ok();
+    let public = app.program("age-keygen", ["-y", &key]).run().ok();
+    let recipients = format!("[encryption]\nrecipients = [\"{}\"]\n", public.out().trim());
+    app.configure("", "", &recipients);
     let held = app.held();
     app.backup_of("globals");
     app.backup();
 
+    let restore = |dataset: &str| app.restore(&["run", dataset, "--identity", &key, "--yes"]);
     let new = Postgres::start();
     std::fs::remove_dir_all(app.path("srv")).expect("an empty disk");
     std::fs::remove_dir_all(app.path("state")).expect("an empty disk");
@@ -226,10 +232,10 @@ fn a_fresh_server_gets_roles_with_their_passwords_database_and_files_from_the_st
         "env",
         format!("DATABASE_URL={}\n", new.url("moved", "postgres")),
     );
-    app.restore(&["run", "production", "--yes"])
+    restore("production")
         .fails(2)
         .says("rg-restore run globals");
-    let output = app.restore(&["run", "globals", "--yes"]).ok();
+    let output = restore("globals").ok();
     assert!(output.out().contains("moved_reader"), "{output:?}");
     assert!(!format!("{output:?}").contains("SCRAM"), "{output:?}");
     // From here on the old address holds, with the old password.
@@ -237,11 +243,9 @@ fn a_fresh_server_gets_roles_with_their_passwords_database_and_files_from_the_st
         .url("moved", "moved")
         .replace(&old.port().to_string(), &new.port().to_string());
     app.write("env", format!("DATABASE_URL={url}\n"));
-    app.restore(&["run", "production", "--yes"])
-        .fails(2)
-        .says("is not a directory");
+    restore("production").fails(2).says("is not a directory");
     std::fs::create_dir(app.path("srv")).expect("the uploads' parent");
-    app.restore(&["run", "production", "--yes"]).ok();
+    restore("production").ok();
     assert!(new.digest("moved") == held.rows);
     app.tree_is(&app.uploads, &held.tree);
     let reader = format!(
@@ -252,7 +256,7 @@ fn a_fresh_server_gets_roles_with_their_passwords_database_and_files_from_the_st
     let said = app.program("psql", [&reader, "-XAtc", ask]).run().ok();
     assert_eq!(said.out().trim(), "300|6MB");
     // Roles that are there are left as they are.
-    app.restore(&["run", "globals", "--yes"]).ok();
+    restore("globals").ok();
 }
 
 #[test]

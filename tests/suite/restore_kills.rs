@@ -230,3 +230,19 @@ fn a_drill_that_is_killed_leaves_nothing_once_the_next_command_has_run() {
     app.restore(&["drill", "production"]).ok();
     app.is_as(&new);
 }
+
+#[test]
+fn a_journal_that_cannot_be_read_stops_everything_that_could_make_it_worse() {
+    let (app, _, new) = app("scribbled");
+    app.write("units/kill-after-stop", "now");
+    assert_eq!(app.restore(RUN).code(), 137);
+    let journal = app.read("state/restore/journal.json");
+    app.write("state/restore/journal.json", &journal[..journal.len() / 2]);
+    for words in [RUN, &["undo", "production", "--yes"], &["drill"]] {
+        app.restore(words).fails(2).says("journal.json is damaged");
+        assert!(app.held() == new);
+    }
+    app.write("state/restore/journal.json", journal);
+    app.restore(&["drill", "production"]).ok();
+    app.is_as(&new);
+}

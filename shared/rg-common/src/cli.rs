@@ -16,7 +16,7 @@ use jiff::tz::TimeZone;
 use crate::config::{self, Config};
 use crate::failure::{Failure, OrFail, Result};
 use crate::report::{self, Outcome, Report};
-use crate::stop;
+use crate::{program, stop};
 
 /// What every tool's `--help` ends with.
 pub const EXIT_CODES: &str = "Exit codes:\n  0  done and well\n  1  done, and it is bad news (damage, a difference, drift)\n  2  could not do it, or could not tell";
@@ -206,7 +206,9 @@ async fn watch_signals() {
         _ = terminate.recv() => {}
     }
     stop::request();
+    program::end_all();
     tokio::time::sleep(stop::GRACE).await;
+    tracing::error!("stopped by a signal before all was cleaned up; the next run does that");
     // What is left half done is invisible, and the next run removes it.
     std::process::exit(2);
 }

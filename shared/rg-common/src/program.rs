@@ -10,9 +10,12 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::failure::{Failure, OrFail, Result};
 use crate::secret::Secret;
@@ -170,6 +173,31 @@ struct Running {
     tail: Option<JoinHandle<()>>,
     /// What the program was given and must not be quoted with: its passwords.
     hidden: Vec<Secret>,
+    /// Keeps it in [`STARTED`].
+    _handle: Option<Arc<OwnedFd>>,
+}
+
+/// The programs that run now.
+static STARTED: Mutex<Vec<Weak<OwnedFd>>> = Mutex::new(Vec::new());
+
+/// Asks all programs that were started here to end. The work that waits for one of them goes on
+/// with its failure, and cleans up.
+pub fn end_all() {
+    let started = STARTED.lock().map(|all| all.clone()).unwrap_or_default();
+    for handle in started.iter().filter_map(Weak::upgrade) {
+        // Fails only when it has ended meanwhile.
+        pidfd_send_signal(&handle, Signal::TERM).ok();
+    }
+}
+
+/// A handle that means this child and, unlike its number, never another. Kernels before 5.3 have
+/// none; there a program is only ended when it is dropped.
+fn handle(child: &Child) -> Option<Arc<OwnedFd>> {
+    let handle = Arc::new(pidfd_open(Pid::from_child(child), PidfdFlags::empty()).ok()?);
+    let mut started = STARTED.lock().ok()?;
+    started.retain(|one| one.strong_count() > 0);
+    started.push(Arc::downgrade(&handle));
+    Some(handle)
 }
 
 impl Running {
@@ -186,6 +214,7 @@ impl Running {
                 failure
             }
         })?;
+        let handle = handle(&child);
         let pipe = child.stderr.take().expect("stderr was asked for");
         let stderr = Arc::new(Mutex::new(VecDeque::new()));
         let kept = Arc::clone(&stderr);
@@ -196,6 +225,7 @@ impl Running {
             stderr,
             tail: Some(tail),
             hidden: program.passwords(),
+            _handle: handle,
         })
     }
 

@@ -108,12 +108,26 @@ pub fn run(context: &Context, args: &Run) -> Result<Box<dyn Report>> {
             .iter()
             .filter(|c| c.dataset.environment == environment)
             .collect();
-        one_point(&job, environment, &of_it, &mut restored)?;
+        if let Err(failure) = one_point(&job, environment, &of_it, &mut restored) {
+            return Err(already(failure, &restored));
+        }
     }
     restored.seconds = (context.clock().as_second() - context.now.as_second())
         .max(0)
         .unsigned_abs();
     Ok(Box::new(restored))
+}
+
+/// A failure in one environment does not hide what was restored before it.
+fn already(failure: Failure, restored: &Restored) -> Failure {
+    let done: Vec<&str> = restored.parts.iter().map(|part| &*part.dataset).collect();
+    if done.is_empty() || restored.dry_run {
+        return failure;
+    }
+    failure.hint(format!(
+        "restored before that, and left so: {}",
+        done.join(", ")
+    ))
 }
 
 fn select<'a>(
