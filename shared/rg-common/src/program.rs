@@ -12,6 +12,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 
@@ -19,6 +20,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::failure::{Failure, OrFail, Result};
 use crate::secret::Secret;
+use crate::stop;
 
 /// How many of a program's last lines on stderr are kept for the message about its failure.
 const STDERR_LINES: usize = 40;
@@ -174,26 +176,35 @@ struct Running {
     /// What the program was given and must not be quoted with: its passwords.
     hidden: Vec<Secret>,
     /// Keeps it in [`STARTED`].
-    _handle: Option<Arc<OwnedFd>>,
+    handle: Option<Arc<Handle>>,
+}
+
+/// A handle that means one child and, unlike its number, never another.
+struct Handle {
+    fd: OwnedFd,
+    asked_to_end: AtomicBool,
 }
 
 /// The programs that run now.
-static STARTED: Mutex<Vec<Weak<OwnedFd>>> = Mutex::new(Vec::new());
+static STARTED: Mutex<Vec<Weak<Handle>>> = Mutex::new(Vec::new());
 
 /// Asks all programs that were started here to end. The work that waits for one of them goes on
 /// with its failure, and cleans up.
 pub fn end_all() {
     let started = STARTED.lock().map(|all| all.clone()).unwrap_or_default();
     for handle in started.iter().filter_map(Weak::upgrade) {
+        handle.asked_to_end.store(true, Ordering::SeqCst);
         // Fails only when it has ended meanwhile.
-        pidfd_send_signal(&handle, Signal::TERM).ok();
+        pidfd_send_signal(&handle.fd, Signal::TERM).ok();
     }
 }
 
-/// A handle that means this child and, unlike its number, never another. Kernels before 5.3 have
-/// none; there a program is only ended when it is dropped.
-fn handle(child: &Child) -> Option<Arc<OwnedFd>> {
-    let handle = Arc::new(pidfd_open(Pid::from_child(child), PidfdFlags::empty()).ok()?);
+/// Kernels before 5.3 have no handles; there a program is only ended when it is dropped.
+fn handle(child: &Child) -> Option<Arc<Handle>> {
+    let handle = Arc::new(Handle {
+        fd: pidfd_open(Pid::from_child(child), PidfdFlags::empty()).ok()?,
+        asked_to_end: AtomicBool::new(false),
+    });
     let mut started = STARTED.lock().ok()?;
     started.retain(|one| one.strong_count() > 0);
     started.push(Arc::downgrade(&handle));
@@ -225,7 +236,7 @@ impl Running {
             stderr,
             tail: Some(tail),
             hidden: program.passwords(),
-            _handle: handle,
+            handle,
         })
     }
 
@@ -253,6 +264,10 @@ impl Running {
                 tracing::debug!(program = self.name, "{line}");
             }
             return Ok(());
+        }
+        let handle = self.handle.as_ref();
+        if handle.is_some_and(|handle| handle.asked_to_end.load(Ordering::SeqCst)) {
+            stop::check()?;
         }
         Err(Failure::because(
             format!("{} {}", self.name, ending(status)),
