@@ -103,7 +103,8 @@ impl Tally {
     }
 
     pub fn note(&mut self, note: String) {
-        if self.inventory.notes.len() < NOTES_MAX {
+        let notes = &self.inventory.notes;
+        if notes.len() < NOTES_MAX && notes.last() != Some(&note) {
             self.inventory.notes.push(note);
         }
     }
