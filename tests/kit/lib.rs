@@ -35,6 +35,7 @@ mod http_sink;
 mod postgres;
 mod run;
 mod sandbox;
+mod site;
 
 pub use argv_watch::ArgvWatch;
 pub use chance::{Chance, rounds};
@@ -46,5 +47,6 @@ pub use http_sink::{HttpSink, Request};
 pub use postgres::{Postgres, Setup, TableDigest};
 pub use run::{Output, Running, Tool, eventually};
 pub use sandbox::Sandbox;
+pub use site::{Site, TABLES, age_key, programs_for};
 
 pub use rustix::process::Signal;
