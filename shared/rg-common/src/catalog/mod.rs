@@ -202,7 +202,10 @@ fn read_manifest(
     object: &Object,
 ) -> Result<std::result::Result<Box<Manifest>, String>> {
     if object.bytes > manifest::BYTES_MAX {
-        return Ok(Err("damaged: its manifest is too large".to_owned()));
+        return Ok(Err(format!(
+            "{} is damaged: too large",
+            object.key.file_name()
+        )));
     }
     let mut text = Vec::new();
     let read = store
@@ -212,8 +215,12 @@ fn read_manifest(
     read.or_fail(|| format!("cannot read {} in store `{}`", object.key, store.name()))?;
     Ok(match Manifest::parse(&text) {
         Ok(manifest) if manifest.id == *id => Ok(Box::new(manifest)),
-        Ok(manifest) => Err(format!("its manifest belongs to {}", manifest.id)),
-        Err(failure) => Err(failure.to_string()),
+        Ok(manifest) => Err(format!(
+            "{} belongs to {}",
+            object.key.file_name(),
+            manifest.id
+        )),
+        Err(failure) => Err(format!("{}: {failure}", object.key.file_name())),
     })
 }
 
@@ -293,8 +300,9 @@ pub fn record(store: &dyn Store, manifest: &Manifest) -> Result<()> {
     store.delete(&key(&manifest.id, UNFINISHED)?)
 }
 
-/// Ends a backup badly: removes what had been written.
+/// Ends a backup badly: removes what had been written, the manifest first if it was.
 pub fn abandon(store: &dyn Store, id: &BackupId) -> Result<()> {
+    store.delete(&key(id, MANIFEST)?)?;
     remove_data(store, id)?;
     store.delete(&key(id, UNFINISHED)?)
 }
