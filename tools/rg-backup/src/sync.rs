@@ -6,7 +6,7 @@ use rg_common::catalog::{self, Copy, Listing};
 use rg_common::cli::Context;
 use rg_common::config::{Config, DatasetConfig};
 use rg_common::names::BackupId;
-use rg_common::report::{Outcome, Page, Report, Tone};
+use rg_common::report::{self, Outcome, Page, Report, Tone};
 use rg_common::store::{self, Store};
 use rg_common::{Failure, Result};
 use serde::Serialize;
@@ -50,7 +50,7 @@ fn one(config: &Config, dataset: &DatasetConfig, synced: &mut Synced) {
     for name in &dataset.stores {
         match open(config, dataset, name) {
             Ok(place) => places.push(place),
-            Err(failure) => synced.failed.push(failure.to_string()),
+            Err(failure) => synced.failed.push(report::with_hints(&failure)),
         }
     }
     let mut wanted: BTreeMap<BackupId, usize> = BTreeMap::new();
@@ -67,7 +67,7 @@ fn one(config: &Config, dataset: &DatasetConfig, synced: &mut Synced) {
             let damaged = listing.copies.contains_key(id);
             match bring(&places[*from], &**target, id, damaged, synced.dry_run) {
                 Ok(copied) => synced.copied.push(copied),
-                Err(failure) => synced.failed.push(failure.to_string()),
+                Err(failure) => synced.failed.push(report::with_hints(&failure)),
             }
         }
     }
@@ -105,6 +105,9 @@ fn bring(
             catalog::forget(to, id)?;
         }
         catalog::copy(&**source, to, manifest)?;
+        if listing.copies.get(id).is_some_and(|copy| copy.pinned) {
+            catalog::set_pin(to, id, true)?;
+        }
     }
     Ok(Copied {
         id: id.to_string(),
