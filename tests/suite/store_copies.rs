@@ -1,0 +1,149 @@
+//! Several stores: one that is down, one that is damaged, one that is lost.
+
+use std::fs;
+
+use rg_tests::{Damage, Site, site};
+
+const STORES: &str = "[stores.local]\nurl = \"file://{root}/store\"\n\
+                      [stores.offsite]\nurl = \"file://{root}/offsite\"\n";
+
+fn two_stores(site: &Site) {
+    site.write("uploads/a.txt", "a");
+    site.configure_stores(
+        STORES,
+        "[environments.app.files.uploads]\npath = \"uploads\"\n",
+    );
+}
+
+/// Files of a store without its locks and proofs.
+fn content(site: &Site, store: &str) -> Vec<String> {
+    let all = site.files(store).into_iter();
+    all.filter(|name| !name.ends_with(".rg-lock") && !name.ends_with(".proof.json"))
+        .collect()
+}
+
+#[test]
+fn every_store_gets_the_same_bytes() {
+    let site = site!("copies");
+    two_stores(&site);
+    site.rg_backup(&["run", "app"]).ok();
+    assert_eq!(content(&site, "store"), content(&site, "offsite"));
+    for name in content(&site, "store") {
+        let read = |store: &str| fs::read(site.path(store).join(&name)).expect("a stored file");
+        assert_eq!(read("store"), read("offsite"), "{name}");
+    }
+    let output = site.rg_backup(&["sync"]).ok();
+    assert_eq!(output.out(), "every store has everything\n");
+}
+
+#[test]
+fn a_second_store_that_is_down_is_a_warning_and_sync_catches_up() {
+    let site = site!("copies_down");
+    two_stores(&site);
+    // A file where its folder should be: root cannot be kept out by permissions.
+    site.write("offsite", "not a folder");
+    let output = site.rg_backup(&["run", "app"]).fails(1);
+    let said = output.out();
+    assert!(said.contains("no copy in store `offsite`: "), "{output:?}");
+    assert!(said.contains("`rg-backup sync` catches up"), "{output:?}");
+    assert!(said.contains("✓  app/database@"), "{output:?}");
+    let output = site.rg_backup(&["sync"]).fails(2);
+    assert!(output.out().contains("offsite"), "{output:?}");
+    // A list that is not complete says so.
+    let output = site.rg_backup(&["list"]).fails(2);
+    assert!(output.out().contains("app/database@"), "{output:?}");
+    fs::remove_file(site.path("offsite")).expect("the disk comes back");
+    site.rg_backup(&["sync", "--dry-run"]).ok();
+    assert_eq!(content(&site, "offsite"), [""; 0]);
+    let output = site.rg_backup(&["sync"]).ok();
+    assert!(
+        output.out().contains(" copied from local to offsite"),
+        "{output:?}"
+    );
+    assert_eq!(content(&site, "store"), content(&site, "offsite"));
+    site.all_whole();
+}
+
+#[test]
+fn a_first_store_that_is_down_is_a_failure() {
+    let site = site!("copies_first_down");
+    two_stores(&site);
+    fs::remove_dir(site.path("store")).expect("the empty store");
+    site.write("store", "not a folder");
+    let output = site.rg_backup(&["run", "app"]).fails(2);
+    assert!(
+        output.out().contains("hint: store `local` lies in "),
+        "{output:?}"
+    );
+    assert_eq!(content(&site, "offsite"), [""; 0]);
+}
+
+#[test]
+fn a_damaged_copy_is_replaced_by_a_sound_one_from_another_store() {
+    let site = site!("copies_damaged");
+    two_stores(&site);
+    site.rg_backup(&["run", "app"]).ok();
+    let names = content(&site, "store");
+    let whole = |store: &str| {
+        let bytes = names
+            .iter()
+            .map(|name| fs::read(site.path(store).join(name)).expect("a file"));
+        bytes.collect::<Vec<_>>()
+    };
+    let before = whole("store");
+    for (store, kind) in [
+        ("store", ".dump.zst"),
+        ("offsite", ".manifest.json"),
+        ("store", ".files.jsonl.zst"),
+        ("offsite", ".tar.zst"),
+    ] {
+        let name = names
+            .iter()
+            .find(|name| name.ends_with(kind))
+            .expect("a file of that kind");
+        Damage::to(site.path(store).join(name)).flip_bit(20, 1);
+        site.rg_backup(&["verify", "--all"]).fails(1);
+        let output = site.rg_backup(&["sync"]).ok();
+        assert_eq!(
+            output.out().matches(" copied from ").count(),
+            1,
+            "{output:?}"
+        );
+        assert_eq!(whole("store"), before, "{store} {kind}");
+        assert_eq!(whole("offsite"), before, "{store} {kind}");
+        site.all_whole();
+    }
+}
+
+#[test]
+fn a_copy_of_something_damaged_is_never_made() {
+    let site = site!("copies_no_damage");
+    two_stores(&site);
+    site.rg_backup(&["run", "app/database"]).ok();
+    fs::remove_dir_all(site.path("offsite")).expect("the second store lost");
+    let data = content(&site, "store")
+        .into_iter()
+        .find(|name| name.ends_with(".zst"));
+    // Nobody has looked: only the digest on the way tells.
+    Damage::to(site.path("store").join(data.expect("the dump"))).flip_bit(900, 0);
+    let output = site.rg_backup(&["sync"]).fails(2);
+    assert!(
+        output.out().contains("is damaged: its SHA-256 is "),
+        "{output:?}"
+    );
+    assert_eq!(content(&site, "offsite"), [""; 0]);
+}
+
+#[test]
+fn a_lost_first_store_comes_back_from_the_other_with_its_pins() {
+    let site = site!("copies_lost");
+    two_stores(&site);
+    let id = site.backup();
+    site.rg_backup(&["pin", &id]).ok();
+    site.rg_backup(&["run", "app"]).ok();
+    let before = content(&site, "store");
+    fs::remove_dir_all(site.path("store")).expect("the first store lost");
+    site.rg_backup(&["sync"]).ok();
+    assert_eq!(content(&site, "store"), before);
+    site.all_whole();
+}
