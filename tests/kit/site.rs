@@ -136,7 +136,11 @@ impl Site {
             .ok();
         }
         let fake = FakeProgram::new(self, "pg_dump");
-        fake.does(&format!("real='{}'\n{body}", real.display()));
+        // Others ask for its version too: pg_dumpall, before it begins.
+        fake.does(&format!(
+            "real='{}'\ncase $1 in -V|--version) exec \"$real\" \"$1\" ;; esac\n{body}",
+            real.display()
+        ));
         fake
     }
 
