@@ -11,6 +11,7 @@ use rg_common::cli::Context;
 use rg_common::config::DatasetConfig;
 use rg_common::names::BackupId;
 use rg_common::report::{self, Outcome, Page, Report, Tone};
+use rg_common::stop;
 use rg_common::store::{self, Store};
 use rg_common::{Failure, Result};
 use serde::Serialize;
@@ -111,6 +112,7 @@ fn plan(context: &Context, dataset: &DatasetConfig, store: &dyn Store) -> Result
                 .as_deref()
                 .map_err(|e| Failure::new(e.clone()))?;
             if let Err(failure) = catalog::check_stored(store, manifest) {
+                stop::check()?;
                 tracing::warn!(%id, %failure, "the newest backup is not what was recorded; nothing rests on it");
                 damaged.insert(id.clone());
                 continue;

@@ -10,12 +10,13 @@ pub mod manifest;
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, OrFail, Result};
 use crate::names::{BackupId, DatasetName, Stamp};
 use crate::seal;
+use crate::stop::Stoppable;
 use crate::store::{Key, Object, Store};
 pub use manifest::{Content, Extent, Manifest};
 
@@ -23,6 +24,10 @@ const MANIFEST: &str = ".manifest.json";
 const PROOF: &str = ".proof.json";
 const PIN: &str = ".pin";
 const UNFINISHED: &str = ".unfinished";
+
+/// How far in the future a backup may lie before the clock is in doubt: nothing is deleted then.
+/// Nearer ones are followed by the next stamp, so that a new backup is always the newest.
+pub const CLOCK_SLACK: SignedDuration = SignedDuration::from_hours(1);
 
 /// What is known of a backup beyond its manifest: the last look at it, and the last drill.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -361,8 +366,8 @@ pub fn check_stored(store: &dyn Store, manifest: &Manifest) -> Result<()> {
 fn check_extent(store: &dyn Store, id: &BackupId, file: &str, recorded: &Extent) -> Result<()> {
     let key = beside(id, file)?;
     let what = || format!("cannot read {key} in store `{}`", store.name());
-    let (bytes, sha256) =
-        seal::stored_digest(store.get(&key)?).map_err(|e| Failure::because(what(), e))?;
+    let (bytes, sha256) = seal::stored_digest(Stoppable(store.get(&key)?))
+        .map_err(|e| Failure::because(what(), e))?;
     if bytes != recorded.bytes {
         return Err(Failure::new(format!(
             "{file} has {bytes} bytes, not {}",
@@ -389,7 +394,7 @@ pub fn copy(from: &dyn Store, to: &dyn Store, manifest: &Manifest) -> Result<()>
         }
         for (file, extent) in parts {
             let key = beside(id, file)?;
-            let mut body = from.get(&key)?;
+            let mut body = Stoppable(from.get(&key)?);
             to.put(&key, &mut body)
                 .map_err(|error| error.into_failure(format!("cannot copy {key}")))?;
             check_extent(to, id, file, extent)?;
@@ -417,11 +422,11 @@ pub fn beside(id: &BackupId, file: &str) -> Result<Key> {
 }
 
 /// A stamp for a new backup: `now`, or a second after the newest there is, so that ids stay in
-/// order within one second and after a small step back of the clock.
+/// order within one second and after a step back of the clock by up to [`CLOCK_SLACK`].
 pub fn next_stamp(now: Timestamp, newest: Option<Stamp>) -> Stamp {
     let stamp = Stamp::at(now);
     match newest {
-        Some(newest) if newest >= stamp && newest.time().as_second() - now.as_second() < 60 => {
+        Some(newest) if newest >= stamp && newest.time().duration_since(now) <= CLOCK_SLACK => {
             Timestamp::from_second(newest.time().as_second() + 1).map_or(stamp, Stamp::at)
         }
         _ => stamp,
