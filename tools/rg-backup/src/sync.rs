@@ -17,6 +17,8 @@ use crate::args::Sync;
 struct Synced {
     dry_run: bool,
     copied: Vec<Copied>,
+    /// Backups of which no store has a sound copy.
+    damaged: Vec<String>,
     failed: Vec<String>,
 }
 
@@ -37,6 +39,7 @@ pub fn sync(context: &Context, args: &Sync) -> Result<Box<dyn Report>> {
     let mut synced = Synced {
         dry_run: args.dry_run,
         copied: Vec::new(),
+        damaged: Vec::new(),
         failed: Vec::new(),
     };
     for dataset in config.select(&args.datasets)? {
@@ -57,6 +60,12 @@ fn one(config: &Config, dataset: &DatasetConfig, synced: &mut Synced) {
     for (index, (_, listing)) in places.iter().enumerate() {
         for (id, _) in listing.copies.iter().filter(|(_, copy)| copy.is_sound()) {
             wanted.entry(id.clone()).or_insert(index);
+        }
+    }
+    for id in places.iter().flat_map(|(_, listing)| listing.copies.keys()) {
+        let id_text = id.to_string();
+        if !wanted.contains_key(id) && !synced.damaged.contains(&id_text) {
+            synced.damaged.push(id_text);
         }
     }
     for (id, from) in &wanted {
@@ -137,16 +146,22 @@ impl Report for Synced {
         for failed in &self.failed {
             page.line(format!("{}  {failed}", page.tone(Tone::Bad, "✗")));
         }
-        if self.copied.is_empty() && self.failed.is_empty() {
+        for id in &self.damaged {
+            let sign = page.tone(Tone::Bad, "✗");
+            page.line(format!(
+                "{sign}  {id} is damaged, and no store has a sound copy (`rg-backup list` says how)"
+            ));
+        }
+        if self.copied.is_empty() && self.failed.is_empty() && self.damaged.is_empty() {
             page.line("every store has everything");
         }
     }
 
     fn outcome(&self) -> Outcome {
-        if self.failed.is_empty() {
-            Outcome::Well
-        } else {
-            Outcome::Incomplete
+        match () {
+            () if !self.failed.is_empty() => Outcome::Incomplete,
+            () if !self.damaged.is_empty() => Outcome::BadNews,
+            () => Outcome::Well,
         }
     }
 }

@@ -73,7 +73,15 @@ pub fn verify(context: &Context, args: &Verify) -> Result<Box<dyn Report>> {
             let Some(store) = stores.iter().find(|store| store.name() == copy.store) else {
                 continue;
             };
-            let look = look(context, &**store, &entry.id, copy, identities.as_ref())?;
+            let look = match look(context, &**store, &entry.id, copy, identities.as_ref())? {
+                Ok(look) => look,
+                Err(failure) => {
+                    verified.unreadable.push(report::with_hints(
+                        &failure.context(format!("{} in {}", entry.id, copy.store)),
+                    ));
+                    continue;
+                }
+            };
             if !args.dry_run
                 && let Err(failure) = write_down(context, &**store, &entry.id, &look)
             {
@@ -113,13 +121,15 @@ fn choose<'a>(entries: &'a [Entry], args: &Verify) -> Result<Vec<&'a Entry>> {
     Ok(chosen)
 }
 
+/// What was found; inside an error when the key does not open what is as it was recorded: that
+/// says nothing about the backup.
 fn look(
     context: &Context,
     store: &dyn Store,
     id: &BackupId,
     copy: &Copy,
     identities: Option<&Identities>,
-) -> Result<Look> {
+) -> Result<Result<Look>> {
     let began = context.clock();
     let (found, content, bytes) = match &copy.manifest {
         Err(why) => (Err(Failure::new(why.clone())), false, 0),
@@ -133,6 +143,16 @@ fn look(
         }
     };
     rg_common::stop::check()?;
+    let found = match (found, &copy.manifest) {
+        (Err(failure), Ok(manifest))
+            if content
+                && !manifest.encrypted_to.is_empty()
+                && catalog::check_stored(store, manifest).is_ok() =>
+        {
+            return Ok(Err(failure));
+        }
+        (found, _) => found,
+    };
     let seconds = context.clock().as_second() - began.as_second();
     let said = match &found {
         Ok(()) if content => "every byte and the content are as recorded".to_owned(),
@@ -142,7 +162,7 @@ fn look(
         }
         Err(failure) => failure.to_string(),
     };
-    Ok(Look {
+    Ok(Ok(Look {
         id: id.to_string(),
         store: store.name().to_owned(),
         good: found.is_ok(),
@@ -150,7 +170,7 @@ fn look(
         bytes,
         seconds: seconds.max(0).unsigned_abs(),
         said,
-    })
+    }))
 }
 
 /// Records what was found beside the backup.
