@@ -303,10 +303,8 @@ fn a_database_that_lost_all_rows_is_backed_up_and_said_so() {
     let output = site.try_backup().fails(1);
     let said = output.out();
     assert!(said.contains("there were 2,202 rows in "), "{output:?}");
-    assert!(
-        said.contains(&format!("`rg-backup pin {before}` keeps that one")),
-        "{output:?}"
-    );
+    let words = format!("rows in {before}, now there are none");
+    assert!(said.contains(&words), "{output:?}");
     assert_eq!(site.all_whole().len(), 2);
 }
 
@@ -332,4 +330,19 @@ fn an_address_that_is_no_address_is_refused_without_showing_it() {
         );
     }
     assert_eq!(site.stored(), [""; 0]);
+}
+
+#[test]
+fn the_globals_of_a_managed_server_come_without_passwords_and_say_so() {
+    let cluster = Postgres::shared();
+    cluster.role("managed_owner", "LOGIN");
+    let url = cluster.create_database_of("managed", "managed_owner");
+    let site = site!("managed", &url);
+    let output = site.rg_backup(&["run", "globals"]).ok();
+    assert!(
+        output.out().contains("note: without passwords: "),
+        "{output:?}"
+    );
+    let manifest = site.manifest();
+    assert_eq!(manifest["content"]["passwords"], false, "{manifest:#}");
 }

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use rg_common::catalog::{self, Content, Manifest};
 use rg_common::names::{BackupId, Stamp};
 use rg_common::store::Folder;
-use rg_tests::{Damage, Site, site};
+use rg_tests::{Damage, Postgres, Site, site};
 
 /// Makes a copy of the newest backup of `dataset` that looks `age` old, in the folder `store`.
 fn older(site: &Site, store: &str, dataset: &str, age: SignedDuration) -> String {
@@ -197,4 +197,56 @@ fn pruning_a_store_that_is_not_there_is_an_error_and_does_not_make_it() {
     );
     assert!(output.out().contains("is its disk mounted?"), "{output:?}");
     assert!(!site.path("unmounted").exists());
+}
+
+#[test]
+fn a_new_backup_stays_although_the_clock_was_ahead_before() {
+    let site = site!("retention_ahead");
+    site.configure("keep = { last = 1 }\n");
+    site.backup();
+    let ahead = older(
+        &site,
+        "store",
+        "app/database",
+        SignedDuration::from_mins(-45),
+    );
+    let new = site.backup();
+    assert!(new > ahead, "{new} after {ahead}");
+    assert_eq!(site.all_whole(), [new]);
+}
+
+#[test]
+fn no_backup_is_deleted_for_one_that_is_suddenly_empty() {
+    let site = site!("retention_emptied");
+    site.write("uploads/a", "a");
+    let config = "keep = { last = 1 }\n[environments.app.files.uploads]\npath = \"uploads\"\nkeep = { last = 1 }\n";
+    site.configure(config);
+    site.rg_backup(&["run", "app"]).ok();
+    let full = site.list();
+    // A database made anew, a disk that is not mounted.
+    Postgres::shared().psql(
+        "retention_emptied",
+        "DROP SCHEMA public CASCADE; CREATE SCHEMA public",
+    );
+    fs::remove_file(site.path("uploads/a")).expect("the upload");
+    for night in 1..=2 {
+        let output = site.rg_backup(&["run", "app"]).fails(1);
+        let said = output.out();
+        assert!(
+            said.contains("there were 2,202 rows in app/database@"),
+            "{output:?}"
+        );
+        assert!(
+            said.contains("there were 1 files in app/files/uploads@"),
+            "{output:?}"
+        );
+        assert!(said.contains("retention deletes nothing"), "{output:?}");
+        let left = site.all_whole();
+        assert_eq!(left.len(), 2 + 2 * night);
+        assert!(full.iter().all(|id| left.contains(id)), "{left:?}");
+    }
+    // As it should be, says the operator.
+    site.rg_backup(&["prune"]).ok();
+    assert_eq!(site.all_whole().len(), 2);
+    site.rg_backup(&["run", "app"]).ok();
 }

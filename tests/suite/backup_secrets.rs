@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use rg_tests::{ArgvWatch, Output, Postgres, Site, fake_docker, site};
+use rg_tests::{ArgvWatch, Output, Postgres, Site, age_key, fake_docker, site};
 
 /// A blank, quotes, a dollar, a per cent sign, and what ends parts of a URL.
 const PASSWORD: &str = "pa ss'w\"o$HOME%41rd/@:?#&";
@@ -179,4 +179,61 @@ fn what_is_stored_is_for_its_owner_alone() {
     }
     assert!(seen > 20, "{seen} files and folders");
     assert!(Path::new(&site.path("state/tmp")).exists());
+}
+
+#[test]
+fn an_encrypted_backup_shows_nothing_of_its_content() {
+    const MARK: &str = "a-word-that-stands-nowhere-else";
+    let site = site!("secret_content");
+    let (public, identity) = age_key(&site);
+    site.write(format!("uploads/{MARK}.txt"), MARK);
+    Postgres::shared().psql(
+        "secret_content",
+        &format!("INSERT INTO customers (name) VALUES ('{MARK}')"),
+    );
+    let files = "[environments.app.files.uploads]\npath = \"uploads\"\n";
+    let found = || {
+        let names = ["store", "state"].map(|folder| {
+            let names = site.files(folder).into_iter();
+            names
+                .map(move |name| format!("{folder}/{name}"))
+                .collect::<Vec<_>>()
+        });
+        let names = names.concat().into_iter();
+        names
+            .filter(|name| {
+                let path = site.path(name);
+                let script = "case $0 in *.zst) zstd -dc \"$0\";; *) cat \"$0\";; esac";
+                let text = site
+                    .program("sh", ["-c", script])
+                    .arg(path)
+                    .run()
+                    .ok()
+                    .out();
+                name.contains(MARK) || text.contains(MARK)
+            })
+            .count()
+    };
+    site.configure(&format!(
+        "{files}[encryption]\nrecipients = [\"{public}\"]\n"
+    ));
+    site.rg_backup(&["run", "app"]).ok();
+    assert_eq!(found(), 0);
+    let identity = identity.to_string_lossy();
+    site.rg_backup(&["verify", "--all", "--identity", &identity])
+        .ok();
+    assert_eq!(found(), 0);
+    // The search finds what is not encrypted: the dump, the archive and its list.
+    site.configure(files);
+    site.rg_backup(&["run", "app"]).ok();
+    assert_eq!(found(), 3);
+}
+
+#[test]
+fn a_key_that_is_none_is_refused_before_anything_is_written() {
+    let site = site!("secret_bad_key");
+    site.configure("[encryption]\nrecipients = [\"age1notakey\"]\n");
+    let output = site.try_backup().fails(2);
+    assert!(output.out().contains("[encryption] in "), "{output:?}");
+    assert_eq!(site.files("store"), [""; 0]);
 }

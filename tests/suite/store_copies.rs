@@ -1,8 +1,9 @@
 //! Several stores: one that is down, one that is damaged, one that is lost.
 
 use std::fs;
+use std::time::Duration;
 
-use rg_tests::{Damage, Site, site};
+use rg_tests::{Chance, Damage, Signal, Site, eventually, rounds, site};
 
 const STORES: &str = "[stores.local]\nurl = \"file://{root}/store\"\n\
                       [stores.offsite]\nurl = \"file://{root}/offsite\"\n";
@@ -146,4 +147,78 @@ fn a_lost_first_store_comes_back_from_the_other_with_its_pins() {
     site.rg_backup(&["sync"]).ok();
     assert_eq!(content(&site, "store"), before);
     site.all_whole();
+}
+
+#[test]
+fn what_is_damaged_everywhere_is_said_and_nothing_is_deleted() {
+    let site = site!("copies_all_damaged");
+    two_stores(&site);
+    let id = site.backup();
+    for store in ["store", "offsite"] {
+        let names = content(&site, store).into_iter();
+        for name in names.filter(|name| name.ends_with(".dump.zst")) {
+            Damage::to(site.path(store).join(name)).flip_bit(700, 2);
+        }
+    }
+    site.rg_backup(&["verify", "--all"]).fails(1);
+    let before = (content(&site, "store"), content(&site, "offsite"));
+    let output = site.rg_backup(&["sync"]).fails(1);
+    let words = format!("{id} is damaged, and no store has a sound copy");
+    assert!(output.out().contains(&words), "{output:?}");
+    assert_eq!((content(&site, "store"), content(&site, "offsite")), before);
+    let listed = site.rg_backup(&["list"]).ok().out();
+    assert!(listed.contains("damaged"), "{listed}");
+}
+
+/// Kills the tool at random moments while it copies; afterwards all is as if it had not begun, or
+/// had ended.
+#[test]
+fn a_sync_killed_at_any_moment_leaves_nothing_that_counts() {
+    let site = site!("copies_killed");
+    two_stores(&site);
+    for _ in 0..3 {
+        site.rg_backup(&["run", "app"]).ok();
+    }
+    let mut chance = Chance::new();
+    let whole = site.rg_backup(&["sync"]).ok().wall.as_micros() as u64;
+    for _ in 0..rounds(12) {
+        fs::remove_dir_all(site.path("offsite")).expect("the second store lost");
+        let delay = Duration::from_micros(chance.below(whole * 3));
+        let running = site.spawn_backup(&["sync"]);
+        std::thread::sleep(delay);
+        running.kill();
+        running.wait();
+        if site.path("offsite").exists() {
+            site.all_whole();
+        }
+        site.rg_backup(&["sync"]).ok();
+        assert_eq!(content(&site, "store"), content(&site, "offsite"));
+        site.all_whole();
+    }
+}
+
+#[test]
+fn a_signal_while_a_copy_is_made_leaves_the_backup_and_no_half_copy() {
+    let site = site!("copies_signal");
+    two_stores(&site);
+    // Does not compress, and takes a while.
+    let mut noise = vec![0; 96 << 20];
+    Chance::seeded(1).fill(&mut noise);
+    site.write("uploads/noise", &noise);
+    let running = site.spawn_backup(&["run", "app/files/uploads"]);
+    let copying = || {
+        let names = site.files("offsite").into_iter();
+        names
+            .filter(|name| name.contains(".rg-tmp-"))
+            .any(|name| name.ends_with(".tar.zst"))
+    };
+    let begun = eventually(Duration::from_secs(100), copying);
+    assert!(begun, "{}", running.stderr_so_far());
+    running.signal(Signal::TERM);
+    let output = running.wait().fails(2);
+    assert!(output.out().contains("stopped by a signal"), "{output:?}");
+    assert_eq!(content(&site, "offsite"), [""; 0]);
+    assert_eq!(site.all_whole().len(), 1);
+    site.rg_backup(&["sync"]).ok();
+    assert_eq!(content(&site, "store"), content(&site, "offsite"));
 }

@@ -137,3 +137,37 @@ fn a_lost_data_file_is_damage_and_a_lost_manifest_no_backup() {
         "{listed:#}"
     );
 }
+
+#[test]
+fn a_wrong_key_says_nothing_about_the_backup() {
+    let site = site!("damaged_wrong_key");
+    let (public, identity) = age_key(&site);
+    backed_up(
+        &site,
+        &format!("[encryption]\nrecipients = [\"{public}\"]\n"),
+    );
+    let right = site.path("right.key");
+    std::fs::rename(identity, &right).expect("the key put aside");
+    let (_, wrong) = age_key(&site);
+    let verify = |identity: &std::path::Path, code: i32| {
+        let identity = identity.to_string_lossy();
+        let args = ["verify", "--all", "--identity", &*identity];
+        site.rg_backup(&args).fails(code)
+    };
+    let output = verify(&wrong, 2);
+    assert!(output.out().contains("app/database@"), "{output:?}");
+    let listed = site.rg_backup(&["list", "--json"]).ok().json();
+    assert_eq!(listed["backups"][0]["proof"], "recorded", "{listed:#}");
+    verify(&right, 0);
+    // Damage is damage, whatever the key.
+    let data = site
+        .stored()
+        .into_iter()
+        .find(|name| name.ends_with(".dump.zst.age"));
+    Damage::to(site.path("store").join(data.expect("the dump"))).flip_bit(5000, 1);
+    verify(&wrong, 1);
+    verify(&right, 1);
+    let listed = site.rg_backup(&["list", "--json"]).ok().json();
+    assert_eq!(listed["backups"][0]["proof"], "damaged", "{listed:#}");
+    assert_eq!(listed["backups"][1]["proof"], "verified", "{listed:#}");
+}
