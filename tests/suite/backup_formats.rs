@@ -1,7 +1,6 @@
 //! Whatever the format: standard tools restore what was backed up, and check it.
 
 use std::fs;
-use std::process::Command;
 
 use rg_tests::{Postgres, Running, Site, Tool, age_key, site};
 
@@ -146,21 +145,16 @@ fn exported_snapshot(site: &Site, counts: &std::path::Path) -> (Running, String)
          (SELECT md5(string_agg(md5(c::text), '' ORDER BY md5(c::text))) FROM customers c);\n\\o\n",
         counts.display()
     );
-    let mut command: Command = cluster.command("psql", site.database(), "postgres");
-    let psql = cluster.bin().join("psql");
-    let environment: Vec<_> = command
-        .get_envs()
-        .map(|(k, v)| (k.to_owned(), v.map(ToOwned::to_owned)))
-        .collect();
-    command = Command::new("sh");
-    command.arg("-c").arg(script).arg(psql).arg(sql);
-    for (name, value) in environment {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    let running = Tool::new(command, "a session with a snapshot").spawn();
+    let running = site
+        .program("sh", ["-c", &script])
+        .arg(cluster.bin().join("psql"))
+        .arg(sql)
+        .env("PGHOST", "127.0.0.1")
+        .env("PGPORT", cluster.port().to_string())
+        .env("PGUSER", "postgres")
+        .env("PGPASSWORD", cluster.password("postgres"))
+        .env("PGDATABASE", site.database())
+        .spawn();
     let shown = rg_tests::eventually(std::time::Duration::from_secs(60), || {
         running.stdout_so_far().contains('\n')
             && fs::metadata(counts).is_ok_and(|meta| meta.len() > 32)
