@@ -102,7 +102,7 @@ struct Block {
 enum Target {
     Rows(OpenTable),
     Other,
-    LargeObjects(Option<RowPieces>),
+    LargeObjects(Option<Box<RowPieces>>),
 }
 
 impl Archive {
@@ -519,7 +519,7 @@ impl Archive {
         object.push(&oid);
         self.block = Some(Block {
             decoder: Decoder::new(self.compression)?,
-            target: Target::LargeObjects(Some(object)),
+            target: Target::LargeObjects(Some(Box::new(object))),
         });
         self.part = Part::ChunkLength;
         Ok(())

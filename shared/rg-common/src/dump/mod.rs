@@ -8,6 +8,8 @@
 mod block;
 mod custom;
 mod inventory;
+mod lexer;
+mod plain;
 mod reader;
 mod rows;
 mod sql;
@@ -18,12 +20,47 @@ mod toc;
 use crate::failure::{Failure, Result};
 use custom::Archive;
 use inventory::{Ledger, Wanted};
+use plain::Script;
 
 pub use inventory::{DumpFormat, Inventory, LargeObjects, Sequence, Table};
 pub use reader::InventoryReader;
 pub use rows::{RowPieces, RowSink, RowSum};
 
+/// What a custom archive begins with.
 const MAGIC: &[u8] = b"PGDMP";
+/// So many bytes tell what a file is.
+const HEAD_BYTES: usize = 8;
+/// What people take for a dump, by its first bytes.
+const NOT_DUMPS: &[(&[u8], &str, &str)] = &[
+    (
+        &[0x1f, 0x8b],
+        "gzip-compressed",
+        "decompress it first: gunzip",
+    ),
+    (
+        &[0x28, 0xb5, 0x2f, 0xfd],
+        "zstd-compressed",
+        "decompress it first: zstd -d",
+    ),
+    (b"BZh", "bzip2-compressed", "decompress it first: bunzip2"),
+    (
+        &[0xfd, b'7', b'z', b'X', b'Z'],
+        "xz-compressed",
+        "decompress it first: unxz",
+    ),
+    (b"PK\x03\x04", "a zip file", "unpack it first: unzip"),
+    (
+        b"age-encr",
+        "encrypted with age",
+        "decrypt it first: age -d",
+    ),
+    (b"toc.dat", "a dump in tar format", "dump with -Fc or -Fp"),
+    (
+        &[0xff, 0xfe],
+        "UTF-16 text",
+        "PowerShell's `>` spoils dumps: use pg_dump -f FILE",
+    ),
+];
 
 /// Takes in a dump piece by piece; a custom archive or SQL, told apart by its first bytes.
 pub struct DumpParser {
@@ -35,6 +72,7 @@ pub struct DumpParser {
 enum State {
     Start(Vec<u8>),
     Custom(Box<Archive>),
+    Plain(Box<Script>),
     /// An error was returned: there is no way on.
     Failed,
 }
@@ -78,19 +116,35 @@ impl DumpParser {
         match &mut self.state {
             State::Custom(archive) => archive.push(&mut self.ledger, bytes),
             State::Failed => Err(Failure::new("the dump was already found to be damaged")),
+            State::Plain(script) => script.push(&mut self.ledger, bytes),
             State::Start(head) => {
-                head.extend_from_slice(bytes);
-                if head.len() < MAGIC.len() {
+                let (first, rest) = bytes.split_at(bytes.len().min(HEAD_BYTES - head.len()));
+                head.extend_from_slice(first);
+                if head.len() < HEAD_BYTES {
                     return Ok(());
                 }
                 let head = std::mem::take(head);
-                let Some(rest) = head.strip_prefix(MAGIC) else {
-                    return Err(Failure::new("this is not a custom archive of pg_dump"));
-                };
-                self.state = State::Custom(Box::new(Archive::new()));
+                self.begin(&head)?;
                 self.take(rest)
             }
         }
+    }
+
+    fn begin(&mut self, head: &[u8]) -> Result<()> {
+        if let Some(rest) = head.strip_prefix(MAGIC) {
+            self.state = State::Custom(Box::new(Archive::new()));
+            return self.take(rest);
+        }
+        for (begins, what, hint) in NOT_DUMPS {
+            if head.starts_with(begins) {
+                return Err(
+                    Failure::new(format!("this is {what}, not a plain or custom dump")).hint(*hint),
+                );
+            }
+        }
+        self.state = State::Plain(Box::new(Script::new()));
+        // Editors on Windows put a byte order mark before UTF-8.
+        self.take(head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head))
     }
 
     /// The inventory, if the dump is complete.
@@ -100,6 +154,10 @@ impl DumpParser {
                 .hint("pg_dump wrote nothing: its messages say why")),
             State::Start(_) => Err(Failure::new("the dump ends after a few bytes")),
             State::Failed => Err(Failure::new("the dump was already found to be damaged")),
+            State::Plain(script) => {
+                script.finish(&self.ledger)?;
+                self.ledger.finish(DumpFormat::Plain)
+            }
             State::Custom(archive) => {
                 archive.finish()?;
                 self.ledger.finish(DumpFormat::Custom)

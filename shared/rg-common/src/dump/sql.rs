@@ -249,14 +249,16 @@ pub(super) fn roles(sql: &[u8], standard_strings: bool) -> Vec<String> {
                 || (word.is("ROLE") && before.is("FOR"))
                 || (word.is("FOR") && before.is("MAPPING"))
                 || (word.is("BY") && before.is("GRANTED")));
-        while names_follow {
-            match words.next() {
-                Some(Word::Bare(name)) if name.eq_ignore_ascii_case("public") => {}
-                Some(word) => roles.extend(word.name()),
-                None => {}
-            }
-            if words.next_if_eq(&Word::Mark(b',')).is_none() {
-                break;
+        if names_follow {
+            loop {
+                match words.next() {
+                    Some(Word::Bare(name)) if name.eq_ignore_ascii_case("public") => {}
+                    Some(word) => roles.extend(word.name()),
+                    None => {}
+                }
+                if words.next_if_eq(&Word::Mark(b',')).is_none() {
+                    break;
+                }
             }
         }
         before = word;

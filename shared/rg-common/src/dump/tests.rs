@@ -65,3 +65,12 @@ fn every_version_and_compression_of_a_custom_dump_gives_what_the_database_holds(
         assert_eq!(content(inventory), expected(), "{name}");
     }
 }
+
+#[test]
+fn every_version_of_a_plain_dump_gives_the_same() {
+    for name in names(".sql") {
+        let inventory =
+            parse(&fixture(&name), usize::MAX).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+        assert_eq!(content(inventory), expected(), "{name}");
+    }
+}
