@@ -149,19 +149,24 @@ impl DumpParser {
 
     /// The inventory, if the dump is complete.
     pub fn finish(self) -> Result<Inventory> {
+        self.complete()?;
         match self.state {
+            State::Custom(_) => self.ledger.finish(DumpFormat::Custom),
+            _ => self.ledger.finish(DumpFormat::Plain),
+        }
+    }
+
+    /// An error unless the dump could end here.
+    fn complete(&self) -> Result<()> {
+        match &self.state {
             State::Start(head) if head.is_empty() => Err(Failure::new("the dump is empty")
                 .hint("pg_dump wrote nothing: its messages say why")),
-            State::Start(_) => Err(Failure::new("the dump ends after a few bytes")),
+            State::Start(_) => Err(Failure::new(
+                "the dump is incomplete: it ends after a few bytes",
+            )),
             State::Failed => Err(Failure::new("the dump was already found to be damaged")),
-            State::Plain(script) => {
-                script.finish(&self.ledger)?;
-                self.ledger.finish(DumpFormat::Plain)
-            }
-            State::Custom(archive) => {
-                archive.finish()?;
-                self.ledger.finish(DumpFormat::Custom)
-            }
+            State::Custom(archive) => archive.finish(),
+            State::Plain(script) => script.finish(&self.ledger),
         }
     }
 }

@@ -252,7 +252,7 @@ pub(super) fn roles(sql: &[u8], standard_strings: bool) -> Vec<String> {
         if names_follow {
             loop {
                 match words.next() {
-                    Some(Word::Bare(name)) if name.eq_ignore_ascii_case("public") => {}
+                    Some(Word::Bare(name)) if is_no_role(&name) => {}
                     Some(word) => roles.extend(word.name()),
                     None => {}
                 }
@@ -264,6 +264,18 @@ pub(super) fn roles(sql: &[u8], standard_strings: bool) -> Vec<String> {
         before = word;
     }
     roles
+}
+
+/// Words that stand where a role could, in any case.
+fn is_no_role(word: &str) -> bool {
+    let words = [
+        "public",
+        "default",
+        "current_user",
+        "current_role",
+        "session_user",
+    ];
+    words.iter().any(|known| word.eq_ignore_ascii_case(known))
 }
 
 #[cfg(test)]

@@ -1,16 +1,20 @@
 //! Real dumps of one database by every `pg_dump` from 14 to 18, against what the database holds.
 
+mod built;
+mod damage;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{DumpParser, Inventory, LargeObjects, Sequence, Table};
+use super::{DumpFormat, DumpParser, Inventory, LargeObjects, RowSum, Sequence, Table};
 use crate::failure::Result;
 
 /// What `expected.py` found in the database itself.
 #[derive(Debug, PartialEq, Deserialize)]
-pub(super) struct Content {
+struct Content {
     tables: Vec<Table>,
     sequences: Vec<Sequence>,
     large_objects: LargeObjects,
@@ -20,7 +24,7 @@ fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/dumps")
 }
 
-pub(super) fn fixture(name: &str) -> Vec<u8> {
+fn fixture(name: &str) -> Vec<u8> {
     let path = folder().join(name);
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -29,7 +33,7 @@ fn expected() -> Content {
     serde_json::from_slice(&fixture("expected.json")).unwrap()
 }
 
-pub(super) fn content(inventory: Inventory) -> Content {
+fn content(inventory: Inventory) -> Content {
     assert!(inventory.counted, "{:?}", inventory.uncounted_because);
     Content {
         tables: inventory.tables,
@@ -38,7 +42,7 @@ pub(super) fn content(inventory: Inventory) -> Content {
     }
 }
 
-pub(super) fn parse(dump: &[u8], piece: usize) -> Result<Inventory> {
+fn parse(dump: &[u8], piece: usize) -> Result<Inventory> {
     let mut parser = DumpParser::new();
     for bytes in dump.chunks(piece) {
         parser.push(bytes)?;
@@ -46,31 +50,136 @@ pub(super) fn parse(dump: &[u8], piece: usize) -> Result<Inventory> {
     parser.finish()
 }
 
-fn names(suffix: &str) -> Vec<String> {
+fn parsed(name: &str, piece: usize) -> Inventory {
+    parse(&fixture(name), piece).unwrap_or_else(|error| panic!("{name}: {error:?}"))
+}
+
+/// All whole dumps of the fixture database whose rows can be counted.
+fn names() -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(folder())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.starts_with("pg") && name.ends_with(suffix))
+        .filter(|name| name.starts_with("pg"))
         .collect();
+    names.extend(["odd-seekable.dump".into(), "odd-create.sql".into()]);
     names.sort();
-    assert!(!names.is_empty());
+    assert_eq!(names.len(), 21, "{names:?}");
     names
 }
 
 #[test]
-fn every_version_and_compression_of_a_custom_dump_gives_what_the_database_holds() {
-    for name in names(".dump") {
-        let inventory =
-            parse(&fixture(&name), usize::MAX).unwrap_or_else(|e| panic!("{name}: {e:?}"));
-        assert_eq!(content(inventory), expected(), "{name}");
+fn every_dump_cut_anywhere_is_incomplete() {
+    for name in names() {
+        let dump = fixture(&name);
+        let plain = name.ends_with(".sql");
+        let mut parser = DumpParser::new();
+        for (at, byte) in dump.iter().enumerate() {
+            // A plain dump may lack the blank line at its very end.
+            let may_end = plain && at == dump.len() - 1;
+            assert_eq!(parser.complete().is_ok(), may_end, "{name} cut at {at}");
+            parser
+                .push(&[*byte])
+                .unwrap_or_else(|error| panic!("{name} at {at}: {error:?}"));
+        }
+        assert_eq!(content(parser.finish().unwrap()), expected(), "{name}");
     }
 }
 
 #[test]
-fn every_version_of_a_plain_dump_gives_the_same() {
-    for name in names(".sql") {
-        let inventory =
-            parse(&fixture(&name), usize::MAX).unwrap_or_else(|e| panic!("{name}: {e:?}"));
-        assert_eq!(content(inventory), expected(), "{name}");
+fn every_version_format_and_compression_gives_what_the_database_holds() {
+    for name in names() {
+        for piece in [2, 3, 7, 64, 1000, 65_536, usize::MAX] {
+            assert_eq!(content(parsed(&name, piece)), expected(), "{name}");
+        }
     }
+}
+
+#[test]
+fn a_custom_and_a_plain_dump_describe_the_same_database() {
+    for version in 13..=18 {
+        let custom = parsed(&format!("pg{version}-z0.dump"), 4096);
+        let plain = parsed(&format!("pg{version}.sql"), 4096);
+        assert_eq!(
+            (custom.format, plain.format),
+            (DumpFormat::Custom, DumpFormat::Plain)
+        );
+        assert_eq!(custom.server_version, plain.server_version);
+        assert!(custom.server_version.starts_with(&version.to_string()));
+        assert_eq!(custom.pg_dump_version, plain.pg_dump_version);
+        assert_eq!(custom.encoding.as_deref(), Some("UTF8"));
+        assert_eq!(plain.encoding, custom.encoding);
+        assert_eq!(custom.extensions, plain.extensions);
+        assert_eq!(custom.roles, plain.roles);
+        let roles = ["Odd \"Role\"", "postgres", "rg_owner", "rg_reader"].map(String::from);
+        assert_eq!(custom.roles, BTreeSet::from(roles));
+        let mut objects = custom.objects;
+        assert_eq!(objects.remove("DATABASE"), Some(1));
+        assert_eq!(objects, plain.objects);
+        assert_eq!(
+            (
+                objects["VIEW"],
+                objects["MATERIALIZED VIEW"],
+                objects["FK CONSTRAINT"]
+            ),
+            (1, 1, 1)
+        );
+        assert_eq!(objects["TABLE DATA"], 13);
+    }
+}
+
+#[test]
+fn the_heading_tells_versions_and_database() {
+    let read = |name| {
+        let inventory = parsed(name, 100);
+        (
+            inventory.archive_version,
+            inventory.database,
+            inventory.extensions,
+        )
+    };
+    let some = |text: &str| Some(text.to_owned());
+    let trigrams = vec!["pg_trgm".to_owned()];
+    assert_eq!(
+        read("pg14-z0.dump"),
+        (some("1.14"), some("fixture"), trigrams.clone())
+    );
+    assert_eq!(
+        read("pg16-z0.dump"),
+        (some("1.15"), some("fixture"), vec![])
+    );
+    assert_eq!(
+        read("pg17-z0.dump"),
+        (some("1.16"), some("fixture"), trigrams.clone())
+    );
+    assert_eq!(read("pg17.sql"), (None, None, trigrams.clone()));
+    assert_eq!(read("odd-create.sql"), (None, some("fixture"), trigrams));
+}
+
+#[test]
+fn a_dump_of_the_schema_alone_has_no_tables_but_is_counted() {
+    let inventory = parsed("odd-schema-only.sql", 100);
+    assert!(inventory.counted && inventory.tables.is_empty());
+    assert_eq!(inventory.objects["TABLE"], 14);
+}
+
+#[test]
+fn the_sum_is_xxh3_128_and_zero_for_no_rows() {
+    let mut sum = RowSum::new();
+    assert_eq!(sum.checksum(), "00000000000000000000000000000000");
+    // The published digest of no bytes.
+    sum.add_row(b"");
+    assert_eq!(sum.checksum(), "99aa06d3014798d86001c324468d497f");
+    sum.add_row(b"");
+    assert_eq!(sum.checksum(), "33540da6028f31b0c00386488d1a92fe");
+    assert_eq!(sum.rows(), 2);
+}
+
+#[test]
+fn an_inventory_survives_its_manifest() {
+    let inventory = parsed("pg15-z0.dump", 4096);
+    let json = serde_json::to_string(&inventory).unwrap();
+    assert!(
+        json.starts_with(r#"{"format":"custom","archive_version":"1.14","server_version":"15."#)
+    );
+    assert_eq!(serde_json::from_str::<Inventory>(&json).unwrap(), inventory);
 }
