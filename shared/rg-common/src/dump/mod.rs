@@ -6,6 +6,7 @@
 //! backup. The dump may be anybody's: nothing in it makes the parser panic or reserve memory.
 
 mod block;
+mod contents;
 mod custom;
 mod inventory;
 mod lexer;
@@ -16,6 +17,7 @@ mod sql;
 #[cfg(test)]
 mod tests;
 mod toc;
+mod values;
 
 use crate::failure::{Failure, Result};
 use custom::Archive;
