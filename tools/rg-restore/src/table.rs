@@ -165,10 +165,10 @@ fn pour(table: &Table, copy: CopyIn, dump: Box<dyn Read + Send>) -> Result<u64> 
     let (_, found) = reader.finish()?;
     let same = found.tables.iter().any(|one| one == table);
     if !same {
-        return Err(Failure::new(
-            "the dump holds other rows of it than its manifest says",
-        )
-        .hint("`rg-backup verify` tells whether the backup is damaged; take another one"));
+        return Err(
+            Failure::new("the dump holds other rows of it than its manifest says")
+                .hint("`rg-backup verify` tells whether the backup is damaged; take another one"),
+        );
     }
     let copy = Arc::into_inner(copy).map(Mutex::into_inner);
     match copy {
@@ -271,8 +271,12 @@ fn commit(session: &Session, schema: &str) -> Result<()> {
         Ok(true) => Ok(()),
         Ok(false) => Err(failure.context("nothing was changed")),
         Err(_) => Err(failure
-            .context("the server did not answer to COMMIT: the restore may have taken effect or not")
-            .hint(format!("it has if there is a schema {schema}: psql -c '\\dn'"))),
+            .context(
+                "the server did not answer to COMMIT: the restore may have taken effect or not",
+            )
+            .hint(format!(
+                "it has if there is a schema {schema}: psql -c '\\dn'"
+            ))),
     }
 }
 

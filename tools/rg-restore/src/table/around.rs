@@ -168,7 +168,11 @@ impl Around {
     /// Puts triggers and foreign keys back; the foreign keys are checked against every row.
     pub fn put_back(&self, session: &Session) -> Result<()> {
         for trigger in &self.triggers {
-            let word = if trigger.always { "ENABLE ALWAYS" } else { "ENABLE" };
+            let word = if trigger.always {
+                "ENABLE ALWAYS"
+            } else {
+                "ENABLE"
+            };
             session.execute(&format!(
                 "ALTER TABLE ONLY {} {word} TRIGGER {}",
                 trigger.table,
@@ -181,15 +185,17 @@ impl Around {
                 "ALTER TABLE {} ADD CONSTRAINT {name} {}",
                 key.table, key.definition
             );
-            session.execute_within(WORK_LIMIT, &sql).map_err(|failure| {
-                failure
-                    .context(format!(
-                        "the foreign key `{}` of {} does not hold with these rows",
-                        key.name, key.table
-                    ))
-                    .hint("restore the table at its other end too: one more --table")
-                    .hint(BESIDE)
-            })?;
+            session
+                .execute_within(WORK_LIMIT, &sql)
+                .map_err(|failure| {
+                    failure
+                        .context(format!(
+                            "the foreign key `{}` of {} does not hold with these rows",
+                            key.name, key.table
+                        ))
+                        .hint("restore the table at its other end too: one more --table")
+                        .hint(BESIDE)
+                })?;
             if let Some(comment) = &key.comment {
                 session.execute(&format!(
                     "COMMENT ON CONSTRAINT {name} ON {} IS {}",

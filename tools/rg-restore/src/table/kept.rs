@@ -57,11 +57,7 @@ pub(super) fn exists(session: &Session, schema: &str) -> Result<bool> {
 }
 
 /// Copies the tables' rows, which are about to be replaced, into a new schema.
-pub(super) fn keep(
-    session: &Session,
-    schema: &str,
-    tables: &[LiveTable],
-) -> Result<Vec<Replaced>> {
+pub(super) fn keep(session: &Session, schema: &str, tables: &[LiveTable]) -> Result<Vec<Replaced>> {
     let quoted = identifier(schema);
     let made = session.execute(&format!(
         "CREATE SCHEMA {quoted}; CREATE TABLE {quoted}.{LIST}
@@ -184,9 +180,7 @@ pub fn undo(url: &DatabaseUrl, connector: &Connector, schema: &str) -> Result<Ve
     let session = connector.open(url)?;
     let outcome = undone(&session, schema);
     session.close();
-    outcome.map_err(|failure| {
-        failure.context(format!("cannot put back the rows kept in {schema}"))
-    })
+    outcome.map_err(|failure| failure.context(format!("cannot put back the rows kept in {schema}")))
 }
 
 fn undone(session: &Session, schema: &str) -> Result<Vec<Replaced>> {
