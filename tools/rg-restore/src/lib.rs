@@ -1,3 +1,4 @@
 //! placeholder
 
+pub mod inplace;
 pub mod table;
