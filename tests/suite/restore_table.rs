@@ -8,7 +8,7 @@ use rg_common::dump::{Inventory, InventoryReader};
 use rg_common::failure::{Failure, Result};
 use rg_common::names::Stamp;
 use rg_common::postgres::{Connector, DatabaseUrl};
-use rg_restore::table::{TableReport, TableRestore, discard, list, replace, undo};
+use rg_restore::table::{TablePlan, TableReport, TableRestore, discard, list, plan, replace, undo};
 use rg_tests::{Postgres, Tool};
 
 /// A web of tables: foreign keys in every direction, triggers in every state, identity and generated
@@ -115,6 +115,27 @@ impl Live {
         Connector::new(self.runtime.handle().clone(), "rg-restore")
     }
 
+    fn plan(&self, dump: &[u8], tables: &[&str]) -> Result<TablePlan> {
+        self.asked(dump, tables, |request| plan(request))
+    }
+
+    /// What `ask` does with a request for tables of a dump.
+    fn asked<T>(
+        &self,
+        dump: &[u8],
+        tables: &[&str],
+        ask: impl Fn(&TableRestore<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let tables: Vec<String> = tables.iter().map(|name| (*name).to_owned()).collect();
+        ask(&TableRestore {
+            url: &self.url(),
+            connector: &self.connector(),
+            inventory: &inventory(dump),
+            tables: &tables,
+            stamp: "20260123_020000".parse::<Stamp>().unwrap(),
+        })
+    }
+
     fn replace(&self, dump: &[u8], tables: &[&str]) -> Result<TableReport> {
         self.replace_from(dump, tables, &|| Ok(Box::new(Cursor::new(dump.to_vec()))))
     }
@@ -125,15 +146,7 @@ impl Live {
         tables: &[&str],
         open: &dyn Fn() -> Result<Box<dyn Read + Send>>,
     ) -> Result<TableReport> {
-        let tables: Vec<String> = tables.iter().map(|name| (*name).to_owned()).collect();
-        let request = TableRestore {
-            url: &self.url(),
-            connector: &self.connector(),
-            inventory: &inventory(whole),
-            tables: &tables,
-            stamp: "20260123_020000".parse::<Stamp>().unwrap(),
-        };
-        replace(&request, open)
+        self.asked(whole, tables, |request| replace(request, open))
     }
 
     /// All rows of all tables outside the kept ones, and everything about them.
@@ -376,8 +389,11 @@ fn a_table_that_changed_is_refused_where_values_would_be_lost() {
             .ends_with("the live database has no table public.invoices")
     );
     live.is_as(&before);
-    // A column that the backup does not know is fine, and said.
+    // A column that the backup does not know is fine, and said; before anything is done, too.
+    let plan = live.plan(&dump, &["customers"]).unwrap();
+    assert_eq!(plan.tables, [("public.customers".to_owned(), 50)]);
     let report = live.replace(&dump, &["customers"]).unwrap();
+    assert_eq!(plan.notes, report.notes);
     assert_eq!(
         report.notes,
         [

@@ -23,7 +23,7 @@ mod columns;
 mod kept;
 
 use around::{Around, LiveTable};
-pub use kept::{Kept, Replaced, discard, list, undo};
+pub use kept::{Kept, PREFIX, Replaced, discard, list, undo};
 
 /// One statement over all rows of a table (keep, truncate, validate) may take this long.
 const WORK_LIMIT: Duration = Duration::from_secs(6 * 3600);
@@ -44,6 +44,15 @@ pub struct TableRestore<'a> {
     pub stamp: Stamp,
 }
 
+/// What would be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TablePlan {
+    /// The tables, as `schema.table`, with the number of rows that the backup has of each.
+    pub tables: Vec<(String, u64)>,
+    /// What an operator should know.
+    pub notes: Vec<String>,
+}
+
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TableReport {
@@ -53,6 +62,24 @@ pub struct TableReport {
     pub tables: Vec<Replaced>,
     /// What an operator should know.
     pub notes: Vec<String>,
+}
+
+/// Looks whether [`replace`] could be done, without changing or locking anything. Foreign keys that
+/// would not hold are only found by doing it.
+pub fn plan(request: &TableRestore<'_>) -> Result<TablePlan> {
+    let wanted = resolve(request.inventory, request.tables)?;
+    let session = request.connector.open(request.url)?;
+    let mut notes = Vec::new();
+    for table in &wanted {
+        let live = around::look(&session, &table.schema, &table.name)?;
+        notes.extend(columns::check(table, &live)?);
+    }
+    session.close();
+    let named = |table: &&Table| (format!("{}.{}", table.schema, table.name), table.rows);
+    Ok(TablePlan {
+        tables: wanted.iter().map(named).collect(),
+        notes,
+    })
 }
 
 /// Replaces the tables' rows by the backup's. `open_dump` gives the plain dump from its beginning
@@ -202,7 +229,10 @@ fn resolve<'a>(inventory: &'a Inventory, wanted: &[String]) -> Result<Vec<&'a Ta
     let mut chosen: Vec<&Table> = Vec::new();
     for name in wanted {
         let full = |table: &Table| format!("{}.{}", table.schema, table.name);
-        let fits = |table: &&Table| table.name == *name || full(table) == *name;
+        // The backup may hold what an earlier restore kept: meant only where it is said in full.
+        let fits = |table: &&Table| {
+            full(table) == *name || table.name == *name && !table.schema.starts_with(kept::PREFIX)
+        };
         let found: Vec<&Table> = inventory.tables.iter().filter(fits).collect();
         match found[..] {
             [table] if chosen.contains(&table) => {}
@@ -252,7 +282,8 @@ fn begin(session: &Session) -> Result<()> {
          SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL intervalstyle = postgres;
          SET LOCAL extra_float_digits = 3; SET LOCAL timezone = 'UTC';
          SET LOCAL bytea_output = hex; SET LOCAL xmloption = content;
-         SET LOCAL synchronize_seqscans = off; SET LOCAL search_path TO ''",
+         SET LOCAL synchronize_seqscans = off; SET LOCAL search_path TO '';
+         SET CONSTRAINTS ALL IMMEDIATE",
         around::LOCK_LIMIT_MS
     ))
 }

@@ -58,7 +58,8 @@ pub(super) fn lock<'a>(
     Ok(tables.into_iter().map(|(_, table)| table).collect())
 }
 
-fn look(session: &Session, schema: &str, name: &str) -> Result<LiveTable> {
+/// Finds a table that can be restored into.
+pub(super) fn look(session: &Session, schema: &str, name: &str) -> Result<LiveTable> {
     let shown = format!("{schema}.{name}");
     let rows = session.rows(
         "SELECT c.oid, c.relkind::text, pg_has_role(c.relowner, 'USAGE'), pg_get_userbyid(c.relowner)::text,

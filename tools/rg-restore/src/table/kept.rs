@@ -14,7 +14,8 @@ use serde::Serialize;
 use super::around::{self, Around, LiveTable};
 use super::{WORK_LIMIT, analyze, begin};
 
-const PREFIX: &str = "rg_before_";
+/// What the names of the schemas of kept rows begin with.
+pub const PREFIX: &str = "rg_before_";
 const LIST: &str = "rg_replaced";
 /// A kept copy on its way to the live table again.
 const LEAVING: &str = "rg_leaving";

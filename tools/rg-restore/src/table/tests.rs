@@ -32,7 +32,12 @@ fn inventory(names: &[(&str, &str)]) -> Inventory {
 }
 
 fn resolved(wanted: &[&str]) -> Result<Vec<String>> {
-    let inventory = inventory(&[("public", "users"), ("public", "orders"), ("old", "users")]);
+    let inventory = inventory(&[
+        ("public", "users"),
+        ("public", "orders"),
+        ("old", "users"),
+        ("rg_before_20260101_000000", "orders"),
+    ]);
     let wanted: Vec<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
     let found = resolve(&inventory, &wanted)?;
     let names = found.iter().map(|t| format!("{}.{}", t.schema, t.name));
