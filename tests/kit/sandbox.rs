@@ -58,6 +58,11 @@ impl Sandbox {
         &self.root
     }
 
+    /// The program behind which all tools stand.
+    pub fn driver(&self) -> &Path {
+        &self.driver
+    }
+
     /// A path inside.
     pub fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
         self.root.join(relative)

@@ -84,6 +84,16 @@ impl Program {
         OsStr::new(&self.name).to_string_lossy().into_owned()
     }
 
+    fn passwords(&self) -> Vec<Secret> {
+        let given = self.env.iter();
+        given
+            .filter(|(name, value)| {
+                name.to_string_lossy().contains("PASSWORD") && !value.reveal().is_empty()
+            })
+            .map(|(_, value)| value.clone())
+            .collect()
+    }
+
     /// Runs to the end with no input; its output, or a failure that quotes what it said on stderr.
     /// The output is refused above `limit` bytes.
     pub fn output(&self, limit: usize) -> Result<Vec<u8>> {
@@ -168,6 +178,8 @@ struct Running {
     child: Child,
     stderr: Arc<Mutex<VecDeque<String>>>,
     tail: Option<JoinHandle<()>>,
+    /// What the program was given and must not be quoted with: its passwords.
+    hidden: Vec<Secret>,
 }
 
 impl Running {
@@ -193,6 +205,7 @@ impl Running {
             child,
             stderr,
             tail: Some(tail),
+            hidden: program.passwords(),
         })
     }
 
@@ -210,13 +223,17 @@ impl Running {
             .lock()
             .map(|lines| lines.clone())
             .unwrap_or_default();
+        let hide = |line: String| {
+            let hidden = self.hidden.iter();
+            hidden.fold(line, |line, secret| line.replace(secret.reveal(), "***"))
+        };
+        let said: Vec<String> = lines.into_iter().map(hide).collect();
         if status.success() {
-            for line in &lines {
+            for line in &said {
                 tracing::debug!(program = self.name, "{line}");
             }
             return Ok(());
         }
-        let said: Vec<String> = lines.into_iter().collect();
         Err(Failure::because(
             format!("{} {}", self.name, ending(status)),
             ProgramError { status, said },

@@ -27,6 +27,7 @@ pub fn active(app: &App) -> Result<Vec<String>> {
     Ok(active)
 }
 
+/// Whether a unit is active, or on its way to be.
 fn is_active(unit: &str) -> Result<bool> {
     // `show` tells the state of a unit that is not active by its output, not by its exit status.
     let program =
@@ -39,7 +40,7 @@ fn is_active(unit: &str) -> Result<bool> {
     let said = String::from_utf8_lossy(&said).into_owned();
     if said.lines().any(|line| line == "LoadState=not-found") {
         return Err(Failure::new(format!("there is no unit {unit}"))
-            .hint("it stands in app.units in rg.toml"));
+            .hint("it stands in app.units in rg.toml; --leave-units restores without the app"));
     }
     Ok(said.lines().any(|line| {
         matches!(
@@ -54,9 +55,20 @@ pub fn stop_units(units: &[String]) -> Result<()> {
     systemctl("stop", units)
 }
 
-/// Starts units.
+/// Starts those of the units that are not active: starting takes a right that asking does not.
 pub fn start_units(units: &[String]) -> Result<()> {
-    systemctl("start", units)
+    let mut down = Vec::new();
+    for unit in units {
+        if !is_active(unit)? {
+            down.push(unit.clone());
+        }
+    }
+    systemctl("start", &down).map_err(|failure| {
+        failure.hint(format!(
+            "start them by hand: systemctl start {}",
+            down.join(" ")
+        ))
+    })
 }
 
 fn systemctl(verb: &str, units: &[String]) -> Result<()> {
@@ -72,9 +84,14 @@ fn systemctl(verb: &str, units: &[String]) -> Result<()> {
 }
 
 /// Waits until the app answers well at every address; without addresses until its units have
-/// stayed active.
+/// stayed active. An app of which a unit was down before (`units` are those that were not) cannot
+/// be expected to answer.
 pub fn wait_healthy(context: &Context, app: &App, units: &[String], limit: Duration) -> Result<()> {
     let began = Instant::now();
+    if units.len() < app.units.len() {
+        tracing::warn!("the app was not running before, so it is not asked for its health");
+        return Ok(());
+    }
     if app.health.is_empty() {
         if units.is_empty() {
             return Ok(());
@@ -108,7 +125,10 @@ pub fn wait_healthy(context: &Context, app: &App, units: &[String], limit: Durat
                     "{} is not healthy after {} s: {why}",
                     health.url,
                     limit.as_secs()
-                )));
+                ))
+                .hint(
+                    "--health-timeout gives it longer; --leave-units restores without asking it",
+                ));
             }
             stop::pause(BETWEEN)?;
         }

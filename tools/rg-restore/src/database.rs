@@ -35,6 +35,28 @@ const NAMED_DIFFERENCES: usize = 8;
 const GROWTH_PERCENT: u64 = 200;
 /// How much is copied at once.
 const COPY_BYTES: usize = 1 << 18;
+/// What a load says when not the backup is to blame but where it is loaded: the machine, the
+/// server, or the role's rights. A sound backup must not be recorded as bad for it.
+const WORLD: &[&str] = &[
+    "No space left",
+    "could not connect",
+    "connection to server",
+    "server closed the connection",
+    "terminating connection",
+    "cannot start",
+    "out of memory",
+    "was killed by signal",
+    "permission denied",
+    "must be owner of",
+    "must be superuser",
+    "must be member of",
+    "must be able to SET ROLE",
+    "canceling statement",
+    "unsupported version",
+    "is not available",
+    "could not open extension control file",
+    "could not access file",
+];
 /// What a loading session sets: safe for a database that nobody else sees and that is thrown away
 /// when anything fails. The exchange commits synchronously, which makes all of it durable.
 const LOADING: &str =
@@ -275,17 +297,9 @@ fn fill(
         stop::check()?;
         // Was it the backup, or the world around it?
         let text = failure.to_string();
-        let world = [
-            "No space left",
-            "could not connect",
-            "connection to server",
-            "cannot start",
-            "out of memory",
-            "was killed by signal",
-        ];
         let server_is_up = server.admin.row("SELECT 1", &[]).is_ok();
         return Err(
-            match server_is_up && !world.iter().any(|word| text.contains(word)) {
+            match server_is_up && !WORLD.iter().any(|word| text.contains(word)) {
                 true => Trouble::Bad(failure),
                 false => Trouble::Unknown(failure),
             },

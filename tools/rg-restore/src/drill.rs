@@ -182,6 +182,7 @@ fn prove(
             Ok(())
         }
         DatasetKind::Files(files) => {
+            files::sweep(&files.path)?;
             let scratch = scratch::Folder::new(config, context, "drill")?;
             files::check(source, files, scratch.parent())?;
             files::unpack(context, config, source, files, scratch.path(), identities)

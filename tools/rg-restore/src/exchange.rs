@@ -12,7 +12,7 @@ use rg_common::config::{Config, DatasetKind};
 use rg_common::names::DatasetName;
 use rg_common::postgres::create;
 use rg_common::postgres::exchange as databases;
-use rg_common::{Failure, Result};
+use rg_common::{Failure, Result, stop};
 
 use crate::database::Server;
 use crate::journal::{self, Journal, Part};
@@ -42,7 +42,12 @@ pub fn perform(
     journal: &Journal,
     manners: &Manners,
 ) -> Result<()> {
-    journal::begin(config, journal)?;
+    if let Err(failure) = journal::begin(config, journal) {
+        for part in &journal.parts {
+            discard(context, config, journal, part);
+        }
+        return Err(failure.context("nothing was exchanged"));
+    }
     let exchanged =
         app::stop_units(&journal.units).and_then(|()| exchange_all(context, config, journal));
     if let Err(failure) = exchanged {
@@ -75,7 +80,11 @@ fn take_back(
 ) -> Failure {
     tracing::warn!("switching back: {failure}");
     let back = (|| {
-        app::stop_units(&journal.units)?;
+        // Where nothing was exchanged the app has its data, and nothing has to be stopped: what
+        // failed may be the stopping.
+        if any_exchanged(context, config, journal)? {
+            app::stop_units(&journal.units)?;
+        }
         for part in journal.parts.iter().rev() {
             revert(context, config, part)?;
         }
@@ -90,12 +99,14 @@ fn take_back(
                 return failure.context(format!("switched back, but {left}"));
             }
             let healthy = match config.environment(&journal.environment) {
-                Some(environment) if !manners.leave_units => app::wait_healthy(
-                    context,
-                    &environment.app,
-                    &journal.units,
-                    manners.health_limit,
-                ),
+                Some(environment) if !manners.leave_units && stop::check().is_ok() => {
+                    app::wait_healthy(
+                        context,
+                        &environment.app,
+                        &journal.units,
+                        manners.health_limit,
+                    )
+                }
                 _ => Ok(()),
             };
             let failure = failure.context("the restore was taken back and everything is as it was");
@@ -174,14 +185,7 @@ fn revert(context: &Context, config: &Config, part: &Part) -> Result<()> {
             match (is_exchanged(&server, part)?, replaces) {
                 (false, _) => Ok(()),
                 (true, true) => databases::exchange(&server.admin, live, aside, fresh),
-                (true, false) => {
-                    let rename = format!(
-                        "ALTER DATABASE {} RENAME TO {}",
-                        create::identifier(live),
-                        create::identifier(fresh)
-                    );
-                    server.admin.execute(&rename)
-                }
+                (true, false) => create::rename_database(&server.admin, live, fresh),
             }
         }
         Part::Files {
@@ -241,6 +245,15 @@ fn is_exchanged(server: &Server<'_>, part: &Part) -> Result<bool> {
     }
 }
 
+fn any_exchanged(context: &Context, config: &Config, journal: &Journal) -> Result<bool> {
+    for part in &journal.parts {
+        if matches!(state(context, config, part)?, State::Exchanged) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Whether anything of a part has been exchanged, or could still be.
 enum State {
     Exchanged,
@@ -295,29 +308,43 @@ pub fn recover(context: &Context, config: &Config) -> Result<Option<String>> {
         .iter()
         .map(|part| state(context, config, part))
         .collect::<Result<Vec<_>>>();
-    let states = states.map_err(|failure| failure.context(what()))?;
+    let states = states.map_err(|failure| {
+        failure.context(what()).hint(format!(
+            "{} says what it was exchanging; should that be beyond repair, move it away",
+            journal::path(config).display()
+        ))
+    })?;
     let any_exchanged = states.iter().any(|state| matches!(state, State::Exchanged));
     let any_lost = states.iter().any(|state| matches!(state, State::Lost));
-    let said = if any_exchanged && !any_lost {
+    let (said, started) = if any_exchanged && !any_lost {
+        if states.iter().any(|state| matches!(state, State::Ready)) {
+            // The machine may have started again since, and the app with it.
+            app::stop_units(&journal.units).map_err(|failure| failure.context(what()))?;
+        }
         exchange_all(context, config, &journal).map_err(|failure| failure.context(what()))?;
-        app::start_units(&journal.units)?;
+        let started = app::start_units(&journal.units);
         journal::done(config, &journal)?;
-        "finished"
+        ("finished", started)
     } else {
+        if any_exchanged {
+            app::stop_units(&journal.units).map_err(|failure| failure.context(what()))?;
+        }
         for part in journal.parts.iter().rev() {
             revert(context, config, part).map_err(|failure| failure.context(what()))?;
         }
-        app::start_units(&journal.units)?;
+        let started = app::start_units(&journal.units);
         for part in &journal.parts {
             discard(context, config, &journal, part);
         }
         journal::taken_back(config)?;
-        "taken back"
+        ("taken back", started)
     };
     let said = format!(
         "the restore {} had been interrupted during its exchange; it is {said} now",
         journal.stamp
     );
+    // The data is in order; said once, it does not keep later commands from their work.
+    started.map_err(|failure| failure.context(format!("{said}, but the app did not start")))?;
     tracing::warn!("{said}");
     Ok(Some(said))
 }

@@ -58,6 +58,40 @@ pub fn sweep(live: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A mount point or a symbolic link cannot change places with a directory: said before anything
+/// is restored beside it.
+pub fn refuse_what_cannot_be_exchanged(live: &Path) -> Result<()> {
+    let Ok(meta) = live.symlink_metadata() else {
+        return Ok(());
+    };
+    let cannot = |why: &str| Failure::new(format!("{} is {why}", live.display()));
+    if meta.is_symlink() {
+        return Err(
+            cannot("a symbolic link, which cannot be exchanged for a directory")
+                .hint("configure the path that it points to"),
+        );
+    }
+    if !meta.is_dir() {
+        return Err(cannot("not a directory").hint("the path stands in rg.toml"));
+    }
+    let found = rustix::fs::statx(
+        rustix::fs::CWD,
+        live,
+        rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+        rustix::fs::StatxFlags::BASIC_STATS,
+    );
+    let mounted = found.is_ok_and(|found| {
+        found
+            .stx_attributes
+            .contains(rustix::fs::StatxAttributes::MOUNT_ROOT)
+    });
+    if mounted {
+        return Err(cannot("a mount point, which cannot be exchanged for a directory")
+            .hint("configure a directory below it, or restore with --beside and move the files yourself"));
+    }
+    Ok(())
+}
+
 fn inventory(source: &Source) -> Result<&FilesInventory> {
     match &source.manifest.content {
         Content::Files(content) => Ok(&content.inventory),

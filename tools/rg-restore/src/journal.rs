@@ -5,11 +5,13 @@
 //! `STATE/restore/journal.json` is there only while an exchange is under way. `STATE/restore/
 //! undo/STAMP.json` describes one that was done. Neither holds a secret.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use rg_common::config::Config;
 use rg_common::names::{DatasetName, Stamp};
 use rg_common::{Failure, OrFail, Result};
@@ -95,6 +97,24 @@ impl Part {
         }
     }
 
+    /// What takes the live one's place, by its own name.
+    fn fresh(&self) -> Option<OsString> {
+        match self {
+            Part::Database { fresh, .. } => Some(fresh.into()),
+            Part::Files { fresh, .. } => Some(fresh.into()),
+            Part::Tables { .. } | Part::InPlace { .. } => None,
+        }
+    }
+
+    /// The name of what was replaced.
+    fn aside(&self) -> Option<OsString> {
+        match self {
+            Part::Database { aside, .. } => Some(aside.into()),
+            Part::Files { aside, .. } => Some(aside.into()),
+            Part::Tables { .. } | Part::InPlace { .. } => None,
+        }
+    }
+
     /// What is replaced and where it is kept, for people.
     pub fn kept(&self) -> Option<String> {
         match self {
@@ -115,18 +135,22 @@ impl Part {
     }
 }
 
-fn journal_path(config: &Config) -> Result<PathBuf> {
-    Ok(scratch::restore_folder(config)?.join("journal.json"))
+/// Where the journal lies while an exchange is under way.
+pub fn path(config: &Config) -> PathBuf {
+    config.state.join("restore").join("journal.json")
 }
 
 /// Writes down what is about to happen; it is on the disk when this returns.
 pub fn begin(config: &Config, journal: &Journal) -> Result<()> {
-    write(&journal_path(config)?, journal)
+    scratch::restore_folder(config)?;
+    // Made now: when all is exchanged a full disk must not stand in the way.
+    undo_folder(config)?;
+    write(&path(config), journal)
 }
 
 /// The exchange that a killed restore was in, if any.
 pub fn pending(config: &Config) -> Result<Option<Journal>> {
-    let path = config.state.join("restore").join("journal.json");
+    let path = path(config);
     if path.exists() {
         read(&path).map(Some)
     } else {
@@ -134,16 +158,35 @@ pub fn pending(config: &Config) -> Result<Option<Journal>> {
     }
 }
 
-/// The exchange is done and can be undone.
+/// The exchange is done and can be undone. What it put back can be put back no more.
 pub fn done(config: &Config, journal: &Journal) -> Result<()> {
-    let folder = undo_folder(config)?;
-    write(&folder.join(format!("{}.json", journal.stamp)), journal)?;
-    remove(&journal_path(config)?)
+    for older in undoable(config)? {
+        let used = |part: &Part| {
+            let fresh = |new: &Part| {
+                new.dataset() == part.dataset()
+                    && part.aside().is_some()
+                    && part.aside() == new.fresh()
+            };
+            journal.parts.iter().any(fresh)
+        };
+        if older.parts.iter().any(used) {
+            forget(config, older.stamp, used)?;
+        }
+    }
+    // A rename: it takes no room, and it is whole or not at all.
+    let (from, to) = (
+        path(config),
+        undo_folder(config)?.join(format!("{}.json", journal.stamp)),
+    );
+    fs::rename(&from, &to)
+        .or_fail(|| format!("cannot rename {} to {}", from.display(), to.display()))?;
+    flush_parent(&to)?;
+    flush_parent(&from)
 }
 
 /// The exchange was taken back.
 pub fn taken_back(config: &Config) -> Result<()> {
-    remove(&journal_path(config)?)
+    remove(&path(config))
 }
 
 /// What can be undone, the newest last.
@@ -165,6 +208,16 @@ pub fn undoable(config: &Config) -> Result<Vec<Journal>> {
     }
     journals.sort_by_key(|journal: &Journal| journal.stamp);
     Ok(journals)
+}
+
+/// A stamp that no earlier exchange has: two within one second need names of their own.
+pub fn free_stamp(config: &Config, now: Timestamp) -> Result<Stamp> {
+    let now = Stamp::at(now);
+    let later = |stamp: Stamp| {
+        Timestamp::from_second(stamp.time().as_second() + 1).map_or(stamp, Stamp::at)
+    };
+    let last = undoable(config)?.last().map(|journal| later(journal.stamp));
+    Ok(last.map_or(now, |last| now.max(last)))
 }
 
 /// Takes parts out of what can be undone: they were undone, or a newer restore replaces them.

@@ -88,7 +88,7 @@ pub fn run(context: &Context, args: &Run) -> Result<Box<dyn Report>> {
         notes.extend(exchange::recover(context, &config)?);
         scratch::sweep(&config)?;
     }
-    let stamp = Stamp::at(context.now);
+    let stamp = journal::free_stamp(&config, context.now)?;
     let job = Job {
         context,
         config: &config,
@@ -376,7 +376,8 @@ enum Prepared<'a> {
         fresh: String,
         aside: String,
         replaces: bool,
-        beside: bool,
+        /// The name under which it stays beside the live one, once it is complete.
+        beside: Option<String>,
     },
     Files {
         config: &'a FilesConfig,
@@ -384,7 +385,8 @@ enum Prepared<'a> {
         fresh: PathBuf,
         aside: PathBuf,
         replaces: bool,
-        beside: bool,
+        /// The path at which it stays beside the live one, once it is complete.
+        beside: Option<PathBuf>,
     },
 }
 
@@ -406,17 +408,16 @@ impl<'a> Prepared<'a> {
                 .hint("ALTER ROLE … CREATEDB lets a restore be proven before the live database is touched"));
         }
         let stamp = job.stamp.to_string();
-        let beside = job.args.beside.is_some();
-        let fresh = match &job.args.beside {
-            Some(name) if facts::exists(&server.admin, name)? => {
-                return Err(
-                    Failure::new(format!("there is a database `{name}` already"))
-                        .hint("choose another name for --beside"),
-                );
-            }
-            Some(name) => name.clone(),
-            None => databases::scratch_name(server.live(), Purpose::Restoring, &stamp),
-        };
+        let beside = job.args.beside.clone();
+        if let Some(name) = &beside
+            && facts::exists(&server.admin, name)?
+        {
+            return Err(
+                Failure::new(format!("there is a database `{name}` already"))
+                    .hint("choose another name for --beside"),
+            );
+        }
+        let fresh = databases::scratch_name(server.live(), Purpose::Restoring, &stamp);
         let aside = databases::scratch_name(server.live(), Purpose::Before, &stamp);
         let replaces = server.live_exists()?;
         Ok(Prepared::Database {
@@ -433,17 +434,24 @@ impl<'a> Prepared<'a> {
         if !job.args.dry_run {
             files::sweep(&live)?;
         }
-        let beside = job.args.beside.is_some();
-        let fresh = match &job.args.beside {
-            Some(name) => std::path::absolute(name).or_fail(|| format!("cannot place {name}"))?,
-            None => files::sibling(&live, "restoring", job.stamp)?,
+        let beside = match &job.args.beside {
+            Some(name) => {
+                Some(std::path::absolute(name).or_fail(|| format!("cannot place {name}"))?)
+            }
+            None => None,
         };
-        if fresh.symlink_metadata().is_ok() {
-            return Err(
-                Failure::new(format!("{} is there already", fresh.display()))
-                    .hint("choose another name for --beside"),
-            );
+        if let Some(path) = &beside {
+            if path.symlink_metadata().is_ok() {
+                return Err(Failure::new(format!("{} is there already", path.display()))
+                    .hint("choose another name for --beside"));
+            }
+            if !job.args.dry_run {
+                files::sweep(path)?;
+            }
+        } else {
+            files::refuse_what_cannot_be_exchanged(&live)?;
         }
+        let fresh = files::sibling(beside.as_ref().unwrap_or(&live), "restoring", job.stamp)?;
         let parent = fresh.parent().unwrap_or(Path::new("/"));
         if !parent.is_dir() {
             return Err(Failure::new(format!(
@@ -477,13 +485,19 @@ impl<'a> Prepared<'a> {
             } => {
                 database::load(server, &choice.source, fresh, &job.args.reading, identities)
                     .map_err(Trouble::into_failure)?;
-                if *beside {
-                    Ok(Vec::new())
-                } else {
-                    database::carry_over(server, &choice.source, fresh)
+                match beside {
+                    Some(name) => {
+                        create::rename_database(&server.admin, fresh, name).map(|()| Vec::new())
+                    }
+                    None => database::carry_over(server, &choice.source, fresh),
                 }
             }
-            Prepared::Files { config, fresh, .. } => {
+            Prepared::Files {
+                config,
+                fresh,
+                beside,
+                ..
+            } => {
                 files::unpack(
                     job.context,
                     job.config,
@@ -493,7 +507,10 @@ impl<'a> Prepared<'a> {
                     identities,
                 )
                 .map_err(Trouble::into_failure)?;
-                Ok(Vec::new())
+                beside
+                    .as_ref()
+                    .map_or(Ok(()), |path| files::rename(fresh, path))
+                    .map(|()| Vec::new())
             }
         }
     }
@@ -547,14 +564,8 @@ impl<'a> Prepared<'a> {
 
     /// What is better done when the app is up again.
     fn after(&self) {
-        if let Prepared::Database {
-            server,
-            fresh,
-            beside,
-            ..
-        } = self
-        {
-            database::analyze(server, if *beside { fresh } else { server.live() });
+        if let Prepared::Database { server, beside, .. } = self {
+            database::analyze(server, beside.as_deref().unwrap_or(server.live()));
         }
     }
 
@@ -562,10 +573,9 @@ impl<'a> Prepared<'a> {
         match self {
             Prepared::Database {
                 server,
-                fresh,
-                beside: true,
+                beside: Some(name),
                 ..
-            } => format!("fill the new database `{fresh}` on {}", server.url.server()),
+            } => format!("fill the new database `{name}` on {}", server.url.server()),
             Prepared::Database {
                 server,
                 replaces: false,
@@ -583,10 +593,8 @@ impl<'a> Prepared<'a> {
                 )
             }
             Prepared::Files {
-                fresh,
-                beside: true,
-                ..
-            } => format!("fill the new directory {}", fresh.display()),
+                beside: Some(path), ..
+            } => format!("fill the new directory {}", path.display()),
             Prepared::Files {
                 live,
                 replaces: false,
@@ -602,10 +610,8 @@ impl<'a> Prepared<'a> {
         let (count, count_of) = choice.source.manifest.content.count();
         let (into, kept) = match self {
             Prepared::Database {
-                fresh,
-                beside: true,
-                ..
-            } => (format!("database {fresh}"), None),
+                beside: Some(name), ..
+            } => (format!("database {name}"), None),
             Prepared::Database {
                 server,
                 aside,
@@ -616,10 +622,8 @@ impl<'a> Prepared<'a> {
                 replaces.then(|| format!("database {aside}")),
             ),
             Prepared::Files {
-                fresh,
-                beside: true,
-                ..
-            } => (fresh.display().to_string(), None),
+                beside: Some(path), ..
+            } => (path.display().to_string(), None),
             Prepared::Files {
                 live,
                 aside,

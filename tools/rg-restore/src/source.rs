@@ -208,6 +208,7 @@ impl Read for Checked {
         let n = opener.read(buffer).map_err(|error| {
             Failure::from_io("cannot read it", error)
                 .context(format!("{} is damaged or cannot be read", self.name))
+                .hint("another store may have a sound copy: --store NAME")
                 .into_io()
         })?;
         if n == 0

@@ -95,7 +95,7 @@ fn put_back(
         leave_units: args.leave_units,
         health_limit: Duration::from_secs(args.health_timeout),
     };
-    let stamp = Stamp::at(context.now).max(later(last.stamp));
+    let stamp = journal::free_stamp(config, context.now)?;
     let exchanges = parts
         .iter()
         .map(|part| reversed(context, config, part, stamp))
@@ -108,13 +108,7 @@ fn put_back(
         undo: true,
         parts: exchanges,
     };
-    exchange::perform(context, config, &journal, &manners)?;
-    journal::forget(config, last.stamp, |gone| parts.contains(&gone))
-}
-
-/// Two exchanges within one second still need names of their own.
-fn later(stamp: Stamp) -> Stamp {
-    jiff::Timestamp::from_second(stamp.time().as_second() + 1).map_or(stamp, Stamp::at)
+    exchange::perform(context, config, &journal, &manners)
 }
 
 /// The exchange that takes a part back: what was set aside becomes the fresh one.

@@ -86,6 +86,18 @@ pub fn drop_database(session: &Session, name: &str, force: bool) -> Result<()> {
     )
 }
 
+/// Gives a database another name, which must be free. Sessions in it make it fail after 5 s.
+pub fn rename_database(session: &Session, from: &str, to: &str) -> Result<()> {
+    session.execute_within(
+        CREATE_LIMIT,
+        &format!(
+            "ALTER DATABASE {} RENAME TO {}",
+            identifier(from),
+            identifier(to)
+        ),
+    )
+}
+
 /// Gives a database these settings. What could not be given, because a role is missing or only a
 /// superuser may, comes back as sentences for the operator; anything else is a failure.
 pub fn apply(
