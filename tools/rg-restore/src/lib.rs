@@ -17,6 +17,7 @@ mod globals;
 pub mod inplace;
 mod journal;
 mod list;
+mod live;
 mod run;
 mod scratch;
 mod source;
