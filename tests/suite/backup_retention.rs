@@ -33,8 +33,9 @@ fn older(site: &Site, store: &str, dataset: &str, age: SignedDuration) -> String
     id.to_string()
 }
 
+/// So many days and an hour: whole days are counted from a backup that was made a moment ago.
 fn days(count: i64) -> SignedDuration {
-    SignedDuration::from_hours(24 * count)
+    SignedDuration::from_hours(24 * count + 1)
 }
 
 /// `ID: reason` of every line of `prune --dry-run` with that fate.
