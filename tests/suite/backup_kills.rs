@@ -3,16 +3,7 @@
 
 use std::time::Duration;
 
-use rg_tests::{Chance, Postgres, Site, eventually, programs_for, rounds, site};
-
-/// How many runs are killed: `RG_KILLS`, else 60, else 300 where experiments are repeated.
-fn kills() -> u64 {
-    match std::env::var("RG_KILLS") {
-        Ok(text) => text.parse().expect("RG_KILLS is a whole number"),
-        Err(_) if rounds(1) > 1 => 300,
-        Err(_) => 60,
-    }
-}
+use rg_tests::{Chance, Postgres, Site, eventually, kills, programs_for, site};
 
 /// After so many kills a run is let through to its end.
 const KILLS_IN_A_ROW: u64 = 6;

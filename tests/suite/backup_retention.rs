@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use rg_common::catalog::{self, Content, Manifest};
 use rg_common::names::{BackupId, Stamp};
 use rg_common::store::Folder;
-use rg_tests::{Damage, Postgres, Site, site};
+use rg_tests::{Damage, Postgres, Site, before_now, site};
 
 /// Makes a copy of the newest backup of `dataset` that looks `age` old, in the folder `store`.
 fn older(site: &Site, store: &str, dataset: &str, age: SignedDuration) -> String {
@@ -17,7 +17,7 @@ fn older(site: &Site, store: &str, dataset: &str, age: SignedDuration) -> String
     let manifest: &Manifest = copy.manifest.as_ref().expect("an intact manifest");
     let id = BackupId {
         dataset,
-        stamp: Stamp::at(Timestamp::now().checked_sub(age).expect("a time")),
+        stamp: Stamp::at(before_now(age)),
     };
     let mut aged = manifest.clone();
     aged.file = manifest.file.replace(&manifest.id.stem(), &id.stem());
@@ -66,7 +66,7 @@ fn retention_of_app_never_touches_app_staging() {
     site.rg_backup(&["run", "app", "app-staging"]).ok();
     let old_staging = older(&site, "store", "app-staging/database", days(100));
     let old = older(&site, "store", "app/database", days(100));
-    assert_eq!(planned(&site, "delete"), [old.clone()]);
+    assert_eq!(planned(&site, "delete"), std::slice::from_ref(&old));
     // A plan is only a plan.
     assert!(site.list().contains(&old));
     site.rg_backup(&["run", "app"]).ok();
