@@ -82,13 +82,16 @@ pub fn verify(context: &Context, args: &Verify) -> Result<Box<dyn Report>> {
                     continue;
                 }
             };
-            if !args.dry_run
-                && let Err(failure) = write_down(context, &**store, &entry.id, &look)
-            {
-                verified.unrecorded.push(format!(
-                    "{}: the finding was not recorded: {failure}",
-                    entry.id
-                ));
+            if !args.dry_run {
+                match write_down(context, &**store, &entry.id, &look) {
+                    Ok(true) => {}
+                    // Retention was quicker: there is nothing to speak of.
+                    Ok(false) => continue,
+                    Err(failure) => verified.unrecorded.push(format!(
+                        "{}: the finding was not recorded: {failure}",
+                        entry.id
+                    )),
+                }
             }
             verified.copies.push(look);
         }
@@ -173,8 +176,8 @@ fn look(
     }))
 }
 
-/// Records what was found beside the backup.
-fn write_down(context: &Context, store: &dyn Store, id: &BackupId, look: &Look) -> Result<()> {
+/// Records what was found beside the backup; false when that has been deleted meanwhile.
+fn write_down(context: &Context, store: &dyn Store, id: &BackupId, look: &Look) -> Result<bool> {
     let finding = Finding {
         at: context.clock(),
         good: look.good,
@@ -182,7 +185,11 @@ fn write_down(context: &Context, store: &dyn Store, id: &BackupId, look: &Look) 
         said: look.said.clone(),
     };
     let _lock = store.lock(id.dataset.as_str())?;
-    catalog::write_proof(store, id, |proof| proof.verified = Some(finding))
+    if !catalog::exists(store, id)? {
+        return Ok(false);
+    }
+    catalog::write_proof(store, id, |proof| proof.verified = Some(finding))?;
+    Ok(true)
 }
 
 fn read_all(

@@ -280,6 +280,13 @@ pub fn write_proof(
     put_bytes(store, &key(id, PROOF)?, &text)
 }
 
+/// Whether a store has a backup, whole or damaged.
+pub fn exists(store: &dyn Store, id: &BackupId) -> Result<bool> {
+    let key = key(id, MANIFEST)?;
+    let objects = store.list(id.dataset.as_str())?;
+    Ok(objects.iter().any(|object| object.key == key))
+}
+
 /// Marks a backup as kept for ever, or no longer.
 pub fn set_pin(store: &dyn Store, id: &BackupId, pinned: bool) -> Result<()> {
     let key = key(id, PIN)?;
@@ -383,9 +390,14 @@ fn check_extent(store: &dyn Store, id: &BackupId, file: &str, recorded: &Extent)
     Ok(())
 }
 
-/// Copies a backup from one store to another, digests checked on the way; under `to`'s lock.
+/// Copies a backup from one store to another, digests checked on the way; under `to`'s lock. A
+/// backup that is there already is left alone: the two may be one folder by another path, and a
+/// copy that fails takes away what it began.
 pub fn copy(from: &dyn Store, to: &dyn Store, manifest: &Manifest) -> Result<()> {
     let id = &manifest.id;
+    if exists(to, id)? {
+        return Ok(());
+    }
     begin(to, id)?;
     let copied = (|| {
         let mut parts = vec![(&manifest.file, &manifest.stored)];
