@@ -1,12 +1,13 @@
 //! Retention end to end: what is deleted, and what never is.
 
 use std::fs;
+use std::time::Duration;
 
 use jiff::SignedDuration;
 use rg_common::catalog::{self, Content, Manifest};
 use rg_common::names::{BackupId, Stamp};
 use rg_common::store::Folder;
-use rg_tests::{Damage, Postgres, Site, before_now, site};
+use rg_tests::{Chance, Damage, Postgres, Signal, Site, before_now, eventually, site};
 
 /// Makes a copy of the newest backup of `dataset` that looks `age` old, in the folder `store`.
 fn older(site: &Site, store: &str, dataset: &str, age: SignedDuration) -> String {
@@ -250,4 +251,36 @@ fn no_backup_is_deleted_for_one_that_is_suddenly_empty() {
     site.rg_backup(&["prune"]).ok();
     assert_eq!(site.all_whole().len(), 2);
     site.rg_backup(&["run", "app"]).ok();
+}
+
+#[test]
+fn a_backup_that_is_deleted_while_it_is_verified_leaves_no_finding() {
+    let site = site!("retention_race");
+    let mut noise = vec![0; 64 << 20];
+    Chance::seeded(2).fill(&mut noise);
+    site.write("uploads/noise", &noise);
+    site.configure("[environments.app.files.uploads]\npath = \"uploads\"\nkeep = { last = 1 }\n");
+    site.rg_backup(&["run", "app/files"]).ok();
+    let old = site.list().pop().expect("a backup");
+    let verify = site.spawn_backup(&["verify", &old]);
+    let reading = || {
+        let fds = fs::read_dir(format!("/proc/{}/fd", verify.pid()));
+        let links = fds.into_iter().flatten().flatten();
+        links
+            .filter_map(|fd| fs::read_link(fd.path()).ok())
+            .any(|link| link.to_string_lossy().ends_with(".tar.zst"))
+    };
+    assert!(eventually(Duration::from_secs(60), reading));
+    verify.signal(Signal::STOP);
+    fs::write(site.path("uploads/noise"), "little").expect("a smaller upload");
+    site.rg_backup(&["run", "app/files"]).ok();
+    assert!(!site.list().contains(&old));
+    verify.signal(Signal::CONT);
+    verify.wait().ok();
+    let (_, stamp) = old.split_once('@').expect("an id");
+    let left = site
+        .stored()
+        .into_iter()
+        .filter(|name| name.contains(stamp));
+    assert_eq!(left.collect::<Vec<_>>(), [""; 0]);
 }

@@ -222,3 +222,33 @@ fn a_signal_while_a_copy_is_made_leaves_the_backup_and_no_half_copy() {
     site.rg_backup(&["sync"]).ok();
     assert_eq!(content(&site, "store"), content(&site, "offsite"));
 }
+
+#[test]
+fn one_folder_under_two_names_is_refused_or_left_alone() {
+    let site = site!("copies_same");
+    let twice = "[stores.local]\nurl = \"file://{root}/store\"\n\
+                 [stores.offsite]\nurl = \"file://{root}/store\"\n";
+    site.configure_stores(twice, "");
+    let output = site.try_backup().fails(2);
+    let words = "the stores `local` and `offsite` are the same place";
+    assert!(output.err().contains(words), "{output:?}");
+    site.configure_stores(STORES, "stores = [\"local\", \"local\"]\n");
+    let output = site.try_backup().fails(2);
+    assert!(
+        output.err().contains("stores names `local` twice"),
+        "{output:?}"
+    );
+    // By a link the configuration cannot tell; the backup is not touched again.
+    std::os::unix::fs::symlink(site.path("store"), site.path("offsite")).expect("a link");
+    site.configure_stores(STORES, "");
+    let before = site.backup();
+    let file = site.manifest()["file"].as_str().expect("a name").to_owned();
+    let changed = || {
+        let meta = fs::metadata(site.path("store/app/database").join(&file)).expect("the dump");
+        std::os::unix::fs::MetadataExt::ino(&meta)
+    };
+    let inode = changed();
+    site.rg_backup(&["sync"]).ok();
+    assert_eq!(changed(), inode);
+    assert_eq!(site.all_whole(), [before]);
+}
