@@ -280,7 +280,7 @@ fn write(
     if let (Content::Files(files), Some(list)) = (&mut content, list) {
         files.list = Some(write_list(store, id, list, recipe, &what)?);
     }
-    let manifest = Manifest {
+    Ok(Manifest {
         format: FORMAT,
         id: id.clone(),
         host: config.host.clone(),
@@ -295,11 +295,7 @@ fn write(
         adopted_from: None,
         content,
         notes,
-    };
-    // What cannot be read back was not written.
-    catalog::check_stored(store, &manifest)
-        .map_err(|failure| failure.context(format!("{what}: reading it back")))?;
-    Ok(manifest)
+    })
 }
 
 fn write_list(
@@ -319,7 +315,7 @@ fn write_list(
     })
 }
 
-/// Seals a stream into a store; the stream's reader comes back with the digests.
+/// Seals a stream into a store and reads it back; the stream's reader comes back with the digests.
 fn put<R: Read>(
     store: &dyn Store,
     id: &BackupId,
@@ -329,10 +325,22 @@ fn put<R: Read>(
     what: &str,
 ) -> Result<(R, Digests)> {
     let mut sealer = seal::seal(plain, recipe)?;
+    let key = catalog::beside(id, file)?;
     store
-        .put(&catalog::beside(id, file)?, &mut sealer)
+        .put(&key, &mut sealer)
         .map_err(|error| error.into_failure(what))?;
-    sealer.finish()
+    let (plain, digests) = sealer.finish()?;
+    // What cannot be read back was not written.
+    let found = seal::stored_fingerprint(Stoppable(store.get(&key)?))
+        .map_err(|failure| failure.context(format!("{what}: reading {key} back")))?;
+    if found != (digests.stored_bytes, digests.stored_fingerprint) {
+        return Err(Failure::new(format!(
+            "{what}: {key} reads back otherwise than it was written to store `{}`",
+            store.name()
+        ))
+        .hint("its disk or the memory of this machine is failing"));
+    }
+    Ok((plain, digests))
 }
 
 fn extent(bytes: u64, sha256: &str) -> Extent {

@@ -583,8 +583,13 @@ impl<'a> Prepared<'a> {
 
     /// What is better done when the app is up again.
     fn after(&self) {
-        if let Prepared::Database { server, beside, .. } = self {
-            database::analyze(server, beside.as_deref().unwrap_or(server.live()));
+        if let Prepared::Database {
+            server,
+            beside: None,
+            ..
+        } = self
+        {
+            database::analyze(server, server.live());
         }
     }
 

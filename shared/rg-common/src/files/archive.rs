@@ -12,7 +12,7 @@ use std::path::Path;
 
 use rustix::fs::{SeekFrom, Stat, fstat, seek};
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
+use crate::sha256::Sha256;
 
 use super::entry::{Entry, Kind, escape};
 use super::header::{self, BLOCK, SparseMap};

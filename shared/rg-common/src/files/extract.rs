@@ -18,7 +18,7 @@ use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, Stat, linkat, mkfifoat, openat, statat, symlinkat, syncfs,
 };
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
+use crate::sha256::Sha256;
 
 use super::CHUNK;
 use super::archive::{hash_zeros, read_at_most};

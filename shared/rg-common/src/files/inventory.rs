@@ -10,7 +10,7 @@
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use crate::sha256::Sha256;
 
 use super::entry::{Entry, Kind, Xattr};
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
+use crate::sha256::Sha256;
 
 use super::archive::read_at_most;
 use super::entry::{Entry, escape};
