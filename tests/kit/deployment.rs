@@ -32,7 +32,7 @@ const BEHIND: &str = "for p in \"$1\"/pg_restore \"$1\"/psql; do [ ! -e \"$p\" ]
 /// Every path below `$1` with kind, mode, owner, time, size, link and hard links; then contents,
 /// extended attributes and access lists: by find, sha256sum, getfattr and getfacl.
 const TREE: &str = r#"cd "$1" || exit 1; export LC_ALL=C
-find . -printf '%y %m %U:%G %Ts %s %n %l %p\0' | sort -z | tr '\0' '\n' | sed -E 's/^(d [^ ]+ [^ ]+ [^ ]+) [0-9]+ [0-9]+/\1/'
+find . -printf '%y %m %U:%G %T@ %s %n %l %p\0' | sort -z | tr '\0' '\n' | sed -E 's/^(d [^ ]+ [^ ]+ [^ ]+) [0-9]+ [0-9]+/\1/'
 find . -type f -print0 | sort -z | xargs -0 -r sha256sum
 find . -print0 | sort -z | xargs -0 -r getfattr -h -d -m '^user\.' -- 2>/dev/null
 find . ! -type l -print0 | sort -z | xargs -0 -r getfacl -n -p -- 2>/dev/null
@@ -147,6 +147,24 @@ impl<'a> Deployment<'a> {
         self.program("bash", words).arg(path).run().ok().out()
     }
 
+    /// Demands that a tree is as it was; says which lines differ.
+    #[track_caller]
+    pub fn tree_is(&self, path: &Path, wanted: &str) {
+        let found = self.tree(path);
+        let only = |a: &str, b: &str, sign: &str| -> Vec<String> {
+            let known: Vec<&str> = b.lines().collect();
+            let new = a.lines().filter(|line| !known.contains(line));
+            new.map(|line| format!("{sign} {line}")).take(20).collect()
+        };
+        let differ = [only(wanted, &found, "-"), only(&found, wanted, "+")].concat();
+        assert!(
+            found == wanted,
+            "{}:\n{}",
+            path.display(),
+            differ.join("\n")
+        );
+    }
+
     /// `rg-restore` with these arguments, ready to run, behind fake programs of PostgreSQL.
     pub fn restore_tool(&self, args: &[&str]) -> Tool {
         let bin = self.path("bin");
@@ -222,7 +240,11 @@ impl<'a> Deployment<'a> {
     /// Demands that the live data is as it was and that nothing is left over.
     #[track_caller]
     pub fn is_as(&self, held: &Held) {
-        assert!(self.held() == *held, "the live data is not as it was");
+        assert!(
+            self.held().rows == held.rows,
+            "the live rows are not as they were"
+        );
+        self.tree_is(&self.uploads, &held.tree);
         assert_eq!(self.left_over(), [""; 0]);
     }
 

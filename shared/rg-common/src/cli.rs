@@ -264,7 +264,8 @@ fn start_log(common: &Common) {
     // A logger set by a test's harness stays.
     let done = match common.log {
         LogForm::Human => builder
-            .with_ansi(report::colour_wanted(io::stderr().is_terminal()))
+            // No colour here: tracing-subscriber has it only with a further dependency.
+            .with_ansi(false)
             .without_time()
             .try_init(),
         LogForm::Json => builder.json().try_init(),

@@ -59,6 +59,8 @@ const WORLD: &[&str] = &[
     "is not available",
     "could not open extension control file",
     "could not access file",
+    // Said while reading bytes that are sound when they are read again.
+    "is damaged or cannot be read",
 ];
 /// What a loading session sets: safe for a database that nobody else sees and that is thrown away
 /// when anything fails. The exchange commits synchronously, which makes all of it durable.
@@ -272,6 +274,9 @@ pub fn load(
     identities: Option<&Identities>,
 ) -> Result<(), Trouble> {
     let content = content(source)?;
+    source
+        .open(server.context, server.config, identities)
+        .map_err(|failure| source.blame(server.config, failure))?;
     let shape = shape(server, content)?;
     create::create_database(&server.admin, name, &shape)?;
     let loaded = fill(server, source, content, name, reading, identities);
@@ -296,7 +301,7 @@ fn fill(
         DumpFormat::Custom => load_archive(server, source, name, reading, identities, jobs),
         DumpFormat::Plain => load_script(server, source, name, identities).map(|()| None),
     };
-    let rest = loaded.or_else(|failure| blame(server, failure))?;
+    let rest = loaded.or_else(|failure| blame(server, source, failure))?;
     // The rows are all there: they are read back while indexes and constraints are made.
     let (differences, finished) = std::thread::scope(|threads| {
         let comparing = threads.spawn(|| compare(server, content, name, jobs));
@@ -306,24 +311,22 @@ fn fill(
             .unwrap_or_else(|_| Err(Failure::new("the comparison was aborted")));
         (differences, finished)
     });
-    finished.or_else(|failure| blame(server, failure))?;
+    finished.or_else(|failure| blame(server, source, failure))?;
     match differences? {
         none if none.is_empty() => Ok(()),
         some => Err(Trouble::Bad(describe(source, &some))),
     }
 }
 
-/// Was it the backup, or the world around it?
-fn blame<T>(server: &Server<'_>, failure: Failure) -> Result<T, Trouble> {
+/// A load that failed: the backup is only to blame if its stored bytes are not as recorded, or if
+/// PostgreSQL does not take what they hold.
+fn blame<T>(server: &Server<'_>, source: &Source, failure: Failure) -> Result<T, Trouble> {
     stop::check()?;
-    let text = failure.to_string();
-    let server_is_up = server.admin.row("SELECT 1", &[]).is_ok();
-    Err(
-        match server_is_up && !WORLD.iter().any(|word| text.contains(word)) {
-            true => Trouble::Bad(failure),
-            false => Trouble::Unknown(failure),
-        },
-    )
+    Err(match source.is_as_recorded(server.config) {
+        Ok(true) => told_by(server, failure),
+        Ok(false) => Trouble::Bad(failure),
+        Err(_) => Trouble::Unknown(failure),
+    })
 }
 
 /// What is left to do when the rows are there: indexes, constraints, triggers.
@@ -336,6 +339,16 @@ struct Rest {
 impl Rest {
     fn finish(&self) -> Result<()> {
         self.program.output(PROGRAM_OUTPUT_BYTES).map(drop)
+    }
+}
+
+/// Was it the backup that made a load fail, or the world around it?
+pub fn told_by(server: &Server<'_>, failure: Failure) -> Trouble {
+    let text = failure.to_string();
+    let server_is_up = server.admin.row("SELECT 1", &[]).is_ok();
+    match server_is_up && !WORLD.iter().any(|word| text.contains(word)) {
+        true => Trouble::Bad(failure),
+        false => Trouble::Unknown(failure),
     }
 }
 
@@ -458,8 +471,7 @@ fn load_archive(
         spool(&mut plain, scratch.path())?;
         let program = program.arg(format!("--jobs={jobs}"));
         let part = |sections: &[&str]| program.clone().args(sections).arg("--").arg(scratch.path());
-        part(&["--section=pre-data", "--section=data"])
-            .output(PROGRAM_OUTPUT_BYTES)?;
+        part(&["--section=pre-data", "--section=data"]).output(PROGRAM_OUTPUT_BYTES)?;
         let program = part(&["--section=post-data"]);
         return Ok(Some(Rest {
             program,

@@ -12,7 +12,7 @@ use rg_common::files::{self, ArchiveOptions, ExtractOptions, FilesInventory, Lim
 use rg_common::names::Stamp;
 use rg_common::seal::Identities;
 use rg_common::store::free_bytes;
-use rg_common::{Failure, OrFail, Result, report};
+use rg_common::{Failure, OrFail, Result, report, stop};
 
 use crate::database::Trouble;
 use crate::scratch;
@@ -155,18 +155,15 @@ fn fill(
         allow_setuid: !foreign && owner == Owner::Recorded,
         attributes: !foreign,
     };
-    let mut plain = source.open(context, config, identities)?;
-    let held = files::extract(&mut plain, into, options, &mut |_| Ok(())).map_err(|failure| {
-        let text = failure.to_string();
-        match text.contains("No space left") || text.contains("stopped by a signal") {
-            true => Trouble::Unknown(failure),
-            false => Trouble::Bad(failure),
-        }
-    })?;
+    let blame = |failure| match stop::check() {
+        Ok(()) => source.blame(config, failure),
+        Err(stopped) => Trouble::Unknown(stopped),
+    };
+    let mut plain = source.open(context, config, identities).map_err(blame)?;
+    let held = files::extract(&mut plain, into, options, &mut |_| Ok(())).map_err(blame)?;
     // The archive's own end is not the stream's: the digests are checked at the latter.
-    std::io::copy(&mut plain.by_ref(), &mut std::io::sink()).map_err(|error| {
-        Trouble::Bad(Failure::from_io("cannot read the backup to its end", error))
-    })?;
+    std::io::copy(&mut plain.by_ref(), &mut std::io::sink())
+        .map_err(|error| blame(Failure::from_io("cannot read the backup to its end", error)))?;
     if held.digest != recorded.digest {
         return Err(Trouble::Bad(differs(
             source,
@@ -188,7 +185,41 @@ fn fill(
             recorded,
         )));
     }
+    if foreign {
+        descend(into, &files.path)?;
+    }
     Ok(())
+}
+
+/// The old scripts' archives hold the directory under its own name (`uploads/…`) or under its
+/// whole path: what is restored is the directory itself.
+fn descend(into: &Path, live: &Path) -> Result<()> {
+    let names: Vec<_> = live.components().skip(1).collect();
+    let inner = (0..names.len())
+        .map(|from| into.join(names[from..].iter().collect::<PathBuf>()))
+        .find(|inner| inner.is_dir() && is_only_content(into, inner));
+    let Some(inner) = inner else { return Ok(()) };
+    let mut apart = into.as_os_str().to_owned();
+    apart.push("-inner");
+    let apart = PathBuf::from(apart);
+    rename(&inner, &apart)?;
+    scratch::remove(into)?;
+    rename(&apart, into)
+}
+
+/// Whether nothing lies in `into` but the way to `inner`.
+fn is_only_content(into: &Path, inner: &Path) -> bool {
+    let mut way = inner;
+    while way != into {
+        let Some(parent) = way.parent() else {
+            return false;
+        };
+        if std::fs::read_dir(parent).map_or(true, |entries| entries.count() != 1) {
+            return false;
+        }
+        way = parent;
+    }
+    true
 }
 
 fn differs(

@@ -12,7 +12,7 @@ use rg_common::postgres::facts;
 use rg_common::seal::Identities;
 use rg_common::{Failure, Result};
 
-use crate::database::{Server, Trouble};
+use crate::database::{self, Server, Trouble};
 use crate::run::{Choice, Done, Job};
 use crate::source::Source;
 
@@ -75,7 +75,8 @@ pub fn drill(
     source: &Source,
     identities: Option<&Identities>,
 ) -> Result<(), Trouble> {
-    let text = read(context, config, source, identities).map_err(Trouble::Bad)?;
+    let text = read(context, config, source, identities)
+        .map_err(|failure| source.blame(config, failure))?;
     let Content::Globals(recorded) = &source.manifest.content else {
         return Err(Trouble::Bad(Failure::new(
             "its manifest is not that of globals",
@@ -91,7 +92,8 @@ pub fn drill(
         return Ok(());
     }
     let there: BTreeSet<String> = facts::roles(&server.admin)?.into_iter().collect();
-    execute(&server, &without_existing(&text, &there), "ROLLBACK;\n").map_err(Trouble::Bad)
+    execute(&server, &without_existing(&text, &there), "ROLLBACK;\n")
+        .map_err(|failure| database::told_by(&server, failure))
 }
 
 fn read(

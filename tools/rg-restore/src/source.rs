@@ -20,6 +20,8 @@ use rg_common::seal::{self, Identities, Opener};
 use rg_common::stop::Stoppable;
 use rg_common::{Failure, OrFail, Result, dataset, store};
 
+use crate::database::Trouble;
+
 /// A backup that can be read.
 pub struct Source {
     place: Place,
@@ -122,6 +124,21 @@ impl Source {
                 File::open(path).or_fail(|| format!("cannot read {}", path.display()))?,
             )),
         }
+    }
+
+    /// Who is to blame for a failure to read or unpack it: the backup when its stored bytes are no
+    /// longer those recorded, else the key, the disk or the rights, which prove nothing against it.
+    pub fn blame(&self, config: &Config, failure: Failure) -> Trouble {
+        match self.is_as_recorded(config) {
+            Ok(false) => Trouble::Bad(failure),
+            Ok(true) | Err(_) => Trouble::Unknown(failure),
+        }
+    }
+
+    /// Whether its stored bytes are those recorded; an error when they cannot be read.
+    pub fn is_as_recorded(&self, config: &Config) -> Result<bool> {
+        let (_, sha256) = seal::stored_digest(self.stored_bytes(config)?)?;
+        Ok(sha256 == self.manifest.stored.sha256)
     }
 
     /// The plain bytes; their end comes only when every digest was right.

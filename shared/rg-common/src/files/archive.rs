@@ -10,9 +10,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use crate::sha256::Sha256;
 use rustix::fs::{SeekFrom, Stat, fstat, seek};
 use rustix::io::Errno;
-use crate::sha256::Sha256;
 
 use super::entry::{Entry, Kind, escape};
 use super::header::{self, BLOCK, SparseMap};

@@ -14,11 +14,11 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use crate::sha256::Sha256;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, Stat, linkat, mkfifoat, openat, statat, symlinkat, syncfs,
 };
 use rustix::io::Errno;
-use crate::sha256::Sha256;
 
 use super::CHUNK;
 use super::archive::{hash_zeros, read_at_most};

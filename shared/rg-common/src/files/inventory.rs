@@ -9,8 +9,8 @@
 
 use std::fmt::Write as _;
 
-use serde::{Deserialize, Serialize};
 use crate::sha256::Sha256;
+use serde::{Deserialize, Serialize};
 
 use super::entry::{Entry, Kind, Xattr};
 

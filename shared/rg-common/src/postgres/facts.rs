@@ -261,12 +261,9 @@ fn extensions(session: &Session, sql: &str) -> Result<Vec<Extension>> {
         .collect())
 }
 
-/// The roles of the session's server, without its predefined `pg_…`.
+/// The roles of the session's server, its predefined `pg_…` among them: `public` belongs to one.
 pub fn roles(session: &Session) -> Result<Vec<String>> {
-    let rows = session.rows(
-        "SELECT rolname::text FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY 1",
-        &[],
-    )?;
+    let rows = session.rows("SELECT rolname::text FROM pg_roles ORDER BY 1", &[])?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
