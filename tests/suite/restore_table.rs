@@ -116,7 +116,7 @@ impl Live {
     }
 
     fn plan(&self, dump: &[u8], tables: &[&str]) -> Result<TablePlan> {
-        self.asked(dump, tables, |request| plan(request))
+        self.asked(dump, tables, plan)
     }
 
     /// What `ask` does with a request for tables of a dump.

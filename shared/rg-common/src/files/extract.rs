@@ -279,7 +279,7 @@ impl Extraction<'_> {
             }
         }
         self.describe.open(file.as_fd(), entry)?;
-        Ok(hash.finalize().into())
+        Ok(hash.finalize())
     }
 
     /// A symbolic link or a named pipe.
@@ -342,7 +342,7 @@ impl Extraction<'_> {
             at += n as u64;
         }
         let linked = Linked {
-            sha256: hash.finalize().into(),
+            sha256: hash.finalize(),
             xattrs: Attributes::default().read(file.as_fd())?,
         };
         if self.linked.len() < LINKED_FILES_MAX {

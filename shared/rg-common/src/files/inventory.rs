@@ -77,10 +77,10 @@ impl Tally {
             Kind::Fifo => inventory.other += 1,
         }
         canonical_content(&mut self.canonical, entry);
-        let content: [u8; 32] = Sha256::digest(&self.canonical).into();
+        let content: [u8; 32] = Sha256::digest(&self.canonical);
         self.content.add(&content);
         canonical_rest(&mut self.canonical, &content, entry);
-        self.all.add(&Sha256::digest(&self.canonical).into());
+        self.all.add(&Sha256::digest(&self.canonical));
     }
 
     pub fn changed(&mut self, note: String) {
