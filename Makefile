@@ -22,9 +22,10 @@ build: ## the release binaries
 	$(CARGO) build --release $(addprefix --bin ,$(TOOLS))
 bench: ## beside pg_dump, tar, gzip, zstd and pg_restore (RG_BENCH_MB, RG_BENCH_FILES, RG_BENCH_RUNS)
 	@bash tests/bench/bench.sh
-install: build ## the binaries into $(DESTDIR)$(PREFIX)/bin
-	install -d $(DESTDIR)$(PREFIX)/bin
+install: build ## the binaries and the systemd service into $(DESTDIR)$(PREFIX)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 755 $(addprefix $(TARGET)/release/,$(TOOLS)) $(DESTDIR)$(PREFIX)/bin
+	sed 's|@BINDIR@|$(PREFIX)/bin|' packaging/systemd/rg-backup@.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/rg-backup@.service
 test-endurance: deps ## the repeated experiments (kills, damage), fifty times as often
 	RG_TEST_ROUNDS=50 $(CARGO) test --workspace
 clean: ## what cargo built

@@ -22,6 +22,10 @@ declare -A means=(
     [pgbouncer]="the tests of a connection through a pooler fail"
     [attr]="the tests of extended attributes fail"
     [acl]="the tests of access control lists fail"
+    [openssl]="the tests of TLS connections fail"
+    [systemd]="the tests of timers fail"
+    [bsdutils]="the tests of questions on a terminal fail"
+    [util-linux]="the tests of full disks fail"
 )
 
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -40,6 +44,10 @@ look() {
         need pgbouncer pgbouncer
         need setfattr attr
         need setfacl acl
+        need openssl openssl
+        need systemd-analyze systemd
+        need script bsdutils
+        need unshare util-linux
     fi
 }
 

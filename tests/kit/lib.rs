@@ -33,9 +33,11 @@ mod deployment;
 mod fake_program;
 mod full_disk;
 mod http_sink;
+mod outside;
 mod postgres;
 mod run;
 mod sandbox;
+mod site;
 
 pub use argv_watch::ArgvWatch;
 pub use chance::{Chance, rounds};
@@ -45,8 +47,10 @@ pub use deployment::{Deployment, Held};
 pub use fake_program::{FakeProgram, fake_docker};
 pub use full_disk::FullDisk;
 pub use http_sink::{HttpSink, Request};
+pub use outside::{before_now, kills};
 pub use postgres::{Postgres, Setup, TableDigest};
 pub use run::{Output, Running, Tool, eventually};
 pub use sandbox::Sandbox;
+pub use site::{Site, TABLES, age_key, programs_for};
 
 pub use rustix::process::Signal;

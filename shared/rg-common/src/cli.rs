@@ -33,7 +33,7 @@ pub struct Common {
     /// Say more on stderr (twice: everything)
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
-    /// Say only what went wrong
+    /// Say only what went wrong; nothing when all is well
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// How the log on stderr is written
@@ -134,12 +134,19 @@ pub fn main<T: Tool>() -> ExitCode {
 
 /// The same with given arguments, the first being the program's name.
 pub fn run<T: Tool>(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let json = args.iter().any(|arg| arg == "--json");
     let tool = match T::try_parse_from(args) {
         Ok(tool) => tool,
         Err(error) => {
             // Help and version are asked for; anything else is a usage error.
             let code = if error.use_stderr() { 2 } else { 0 };
             error.print().ok();
+            if error.use_stderr() && json {
+                let text = error.to_string();
+                let text = text.trim_start_matches("error: ").lines().next();
+                say_document(text.unwrap_or_default(), &["--help shows the usage"]);
+            }
             return ExitCode::from(code);
         }
     };
@@ -182,8 +189,13 @@ fn work<T: Tool>(tool: T, common: &Common) -> Result<Outcome> {
         network: runtime.handle().clone(),
     };
     let report = tool.run(&context)?;
-    report::print(&*report, common.json).or_fail(|| "cannot write to stdout".to_owned())?;
-    Ok(report.outcome())
+    let outcome = report.outcome();
+    // Cron mails what is printed.
+    let silent = common.quiet && !common.json && outcome == Outcome::Well;
+    if !silent {
+        report::print(&*report, common.json).or_fail(|| "cannot write to stdout".to_owned())?;
+    }
+    Ok(outcome)
 }
 
 /// A completion script for a shell.
@@ -214,7 +226,7 @@ async fn watch_signals() {
 }
 
 /// The failure and its hints, for people on stderr and, with `--json`, as the one document.
-#[allow(clippy::print_stderr, clippy::print_stdout)]
+#[allow(clippy::print_stderr)]
 fn say_failure(tool: &str, failure: &Failure, json: bool) {
     let stderr = io::stderr();
     let red = report::colour_wanted(stderr.is_terminal());
@@ -228,10 +240,15 @@ fn say_failure(tool: &str, failure: &Failure, json: bool) {
         eprintln!("hint: {hint}");
     }
     if json {
-        let document =
-            serde_json::json!({ "error": failure.to_string(), "hints": failure.hints() });
-        println!("{document:#}");
+        say_document(&failure.to_string(), &failure.hints());
     }
+}
+
+/// The one document of a failure.
+#[allow(clippy::print_stdout)]
+fn say_document(error: &str, hints: &[&str]) {
+    let document = serde_json::json!({ "error": error, "hints": hints });
+    println!("{document:#}");
 }
 
 fn start_log(common: &Common) {

@@ -20,6 +20,7 @@ pub mod report;
 pub mod schedule;
 pub mod seal;
 pub mod secret;
+pub mod sha256;
 pub mod stop;
 pub mod store;
 

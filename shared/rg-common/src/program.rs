@@ -29,6 +29,11 @@ const STDERR_LINE_BYTES: usize = 2_000;
 /// The pipe to and from a program holds up to this many bytes, so that it need not wait for us
 /// at every 64 KiB (the kernel's default limit for an ordinary user is 1 MiB).
 const PIPE_BYTES: usize = 1 << 20;
+/// How often a wait for a silent program looks whether we were told to stop.
+const STOP_LOOK: rustix::time::Timespec = rustix::time::Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
 
 /// A program to be started: arguments that anybody may see, and an environment that may hold secrets.
 #[derive(Clone)]
@@ -98,6 +103,8 @@ impl Program {
     pub fn output(&self, limit: usize) -> Result<Vec<u8>> {
         let mut out = Vec::new();
         let mut reader = self.reader()?;
+        // A short question may be part of cleaning up after a signal.
+        reader.stoppable = false;
         let what = || format!("cannot run {}", self.name());
         let read = (&mut reader).take(limit as u64 + 1).read_to_end(&mut out);
         read.map_err(|error| Failure::from_io(what(), error))?;
@@ -110,7 +117,8 @@ impl Program {
         Ok(out)
     }
 
-    /// Starts it and reads its output; the end of the stream comes only after a good exit.
+    /// Starts it and reads its output; the end of the stream comes only after a good exit. When we
+    /// are told to stop, reading fails, however long the program has been silent.
     pub fn reader(&self) -> Result<ProgramReader> {
         let mut command = self.command();
         command.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -119,6 +127,7 @@ impl Program {
         widen(&stdout);
         Ok(ProgramReader {
             stdout,
+            stoppable: true,
             running: Some(running),
         })
     }
@@ -368,13 +377,33 @@ fn die_with_us(command: &mut Command) {
 /// A program's output as a stream. Dropping it early ends the program.
 pub struct ProgramReader {
     stdout: ChildStdout,
+    stoppable: bool,
     running: Option<Running>,
+}
+
+impl ProgramReader {
+    /// Waits until there is something to read, or until we are told to stop.
+    fn wait_for_output(&self) -> io::Result<()> {
+        use rustix::event::{PollFd, PollFlags, poll};
+        loop {
+            stop::check().map_err(Failure::into_io)?;
+            let mut ready = [PollFd::new(&self.stdout, PollFlags::IN)];
+            match poll(&mut ready, Some(&STOP_LOOK)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
 }
 
 impl Read for ProgramReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
+        }
+        if self.stoppable {
+            self.wait_for_output()?;
         }
         let n = self.stdout.read(buffer)?;
         if n == 0

@@ -172,6 +172,16 @@ impl<T: Serialize> Report for Plain<T> {
     }
 }
 
+/// A failure with its hints behind it in brackets, for a report of several that failed.
+pub fn with_hints(failure: &crate::failure::Failure) -> String {
+    let hints = failure.hints().join("; ");
+    if hints.is_empty() {
+        failure.to_string()
+    } else {
+        format!("{failure} ({hints})")
+    }
+}
+
 /// A number of bytes for people: `1.2 GiB`.
 pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];

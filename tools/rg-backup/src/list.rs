@@ -54,15 +54,7 @@ pub fn list(context: &Context, args: &List) -> Result<Box<dyn Report>> {
                 );
                 listings.push(listing);
             }
-            Err(failure) => {
-                let hints = failure.hints().join("; ");
-                let hints = if hints.is_empty() {
-                    String::new()
-                } else {
-                    format!(" ({hints})")
-                };
-                catalog.unreadable.push(format!("{failure}{hints}"));
-            }
+            Err(failure) => catalog.unreadable.push(report::with_hints(&failure)),
         }
     }
     let wanted = |entry: &Entry| {
@@ -72,7 +64,17 @@ pub fn list(context: &Context, args: &List) -> Result<Box<dyn Report>> {
                 .iter()
                 .any(|s| entry.id.dataset.is_selected_by(s))
     };
-    catalog.backups = catalog::merge(listings)
+    let entries = catalog::merge(listings);
+    // A dataset that is configured no longer is listed as long as a store has backups of it.
+    for word in &args.datasets {
+        if !entries
+            .iter()
+            .any(|entry| entry.id.dataset.is_selected_by(word))
+        {
+            config.select(std::slice::from_ref(word))?;
+        }
+    }
+    catalog.backups = entries
         .iter()
         .filter(|e| wanted(e))
         .map(|e| row(context, e))

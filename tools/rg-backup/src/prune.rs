@@ -10,7 +10,8 @@ use rg_common::catalog::{self, Listing};
 use rg_common::cli::Context;
 use rg_common::config::DatasetConfig;
 use rg_common::names::BackupId;
-use rg_common::report::{Outcome, Page, Report, Tone};
+use rg_common::report::{self, Outcome, Page, Report, Tone};
+use rg_common::stop;
 use rg_common::store::{self, Store};
 use rg_common::{Failure, Result};
 use serde::Serialize;
@@ -51,9 +52,9 @@ pub fn prune(context: &Context, args: &Prune) -> Result<Box<dyn Report>> {
                 .and_then(|store| one(context, dataset, &*store, args.dry_run));
             match done {
                 Ok(lines) => pruned.plan.extend(lines),
-                Err(failure) => pruned
-                    .failed
-                    .push(format!("{} in store `{name}`: {failure}", dataset.name)),
+                Err(failure) => pruned.failed.push(report::with_hints(
+                    &failure.context(format!("{} in store `{name}`", dataset.name)),
+                )),
             }
         }
     }
@@ -67,6 +68,8 @@ pub fn one(
     store: &dyn Store,
     dry_run: bool,
 ) -> Result<Vec<Line>> {
+    // First a look: a store that is not there is an error, and taking its lock would make it.
+    store.list(dataset.name.as_str())?;
     let _lock = if dry_run {
         None
     } else {
@@ -109,6 +112,7 @@ fn plan(context: &Context, dataset: &DatasetConfig, store: &dyn Store) -> Result
                 .as_deref()
                 .map_err(|e| Failure::new(e.clone()))?;
             if let Err(failure) = catalog::check_stored(store, manifest) {
+                stop::check()?;
                 tracing::warn!(%id, %failure, "the newest backup is not what was recorded; nothing rests on it");
                 damaged.insert(id.clone());
                 continue;

@@ -21,14 +21,13 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
 use rg_common::keep::Keep;
 use rg_common::{Failure, Result};
 
-/// How far in the future a backup may lie before the clock is in doubt.
-pub const CLOCK_SLACK: SignedDuration = SignedDuration::from_hours(1);
+pub use rg_common::catalog::CLOCK_SLACK;
 
 /// One backup as retention sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 
 use rg_common::catalog::manifest::{Extent, FORMAT, ListFile};
-use rg_common::catalog::{self, Content, Manifest};
+use rg_common::catalog::{self, Content, Listing, Manifest};
 use rg_common::cli::Context;
 use rg_common::config::{Config, DatasetConfig, StorePlace};
 use rg_common::dataset::{self, Dump, Dumped, Request};
@@ -133,7 +133,7 @@ fn back_up(
         ));
         return Ok(());
     }
-    let manifest = {
+    let (manifest, emptied) = {
         let _lock = first.lock(dataset.name.as_str())?;
         catalog::sweep(&*first, &dataset.name)?;
         let listing = catalog::read(&*first, Some(&dataset.name))?;
@@ -160,10 +160,11 @@ fn back_up(
                 return Err(failure);
             }
         };
-        done.warnings
-            .extend(before.and_then(|before| emptied(before, &manifest)));
-        manifest
+        let emptied = emptied(&listing, &manifest);
+        (manifest, emptied)
     };
+    let retention = !args.no_prune && emptied.is_none();
+    done.warnings.extend(emptied);
     let id = &manifest.id;
     done.id = Some(id.to_string());
     (done.count, done.count_of) = manifest.content.count();
@@ -179,7 +180,9 @@ fn back_up(
         report::count(done.count),
         done.count_of
     );
-    distribute(context, config, dataset, args, &*first, &manifest, done)
+    distribute(
+        context, config, dataset, &*first, &manifest, retention, done,
+    )
 }
 
 /// Copies the new backup to the other stores and applies retention in each that has it. A store
@@ -188,12 +191,12 @@ fn distribute(
     context: &Context,
     config: &Config,
     dataset: &DatasetConfig,
-    args: &Run,
     first: &dyn Store,
     manifest: &Manifest,
+    retention: bool,
     done: &mut Done,
 ) -> Result<()> {
-    if !args.no_prune {
+    if retention {
         retain(context, dataset, first, done);
     }
     for name in &dataset.stores[1..] {
@@ -206,18 +209,14 @@ fn distribute(
         match copied {
             Ok(other) => {
                 done.stores.push(name.clone());
-                if !args.no_prune {
+                if retention {
                     retain(context, dataset, &*other, done);
                 }
             }
             Err(failure) => {
-                let hints = failure.hints().join("; ");
-                let warning = format!("no copy in store `{name}`: {failure}");
-                let warning = if hints.is_empty() {
-                    warning
-                } else {
-                    format!("{warning} ({hints})")
-                };
+                stop::check()?;
+                let warning =
+                    report::with_hints(&failure.context(format!("no copy in store `{name}`")));
                 tracing::warn!("{warning}");
                 done.warnings
                     .push(format!("{warning}; `rg-backup sync` catches up"));
@@ -281,7 +280,7 @@ fn write(
     if let (Content::Files(files), Some(list)) = (&mut content, list) {
         files.list = Some(write_list(store, id, list, recipe, &what)?);
     }
-    let manifest = Manifest {
+    Ok(Manifest {
         format: FORMAT,
         id: id.clone(),
         host: config.host.clone(),
@@ -296,11 +295,7 @@ fn write(
         adopted_from: None,
         content,
         notes,
-    };
-    // What cannot be read back was not written.
-    catalog::check_stored(store, &manifest)
-        .map_err(|failure| failure.context(format!("{what}: reading it back")))?;
-    Ok(manifest)
+    })
 }
 
 fn write_list(
@@ -320,7 +315,7 @@ fn write_list(
     })
 }
 
-/// Seals a stream into a store; the stream's reader comes back with the digests.
+/// Seals a stream into a store and reads it back; the stream's reader comes back with the digests.
 fn put<R: Read>(
     store: &dyn Store,
     id: &BackupId,
@@ -330,10 +325,22 @@ fn put<R: Read>(
     what: &str,
 ) -> Result<(R, Digests)> {
     let mut sealer = seal::seal(plain, recipe)?;
+    let key = catalog::beside(id, file)?;
     store
-        .put(&catalog::beside(id, file)?, &mut sealer)
+        .put(&key, &mut sealer)
         .map_err(|error| error.into_failure(what))?;
-    sealer.finish()
+    let (plain, digests) = sealer.finish()?;
+    // What cannot be read back was not written.
+    let found = seal::stored_fingerprint(Stoppable(store.get(&key)?))
+        .map_err(|failure| failure.context(format!("{what}: reading {key} back")))?;
+    if found != (digests.stored_bytes, digests.stored_fingerprint) {
+        return Err(Failure::new(format!(
+            "{what}: {key} reads back otherwise than it was written to store `{}`",
+            store.name()
+        ))
+        .hint("its disk or the memory of this machine is failing"));
+    }
+    Ok((plain, digests))
 }
 
 fn extent(bytes: u64, sha256: &str) -> Extent {
@@ -343,17 +350,24 @@ fn extent(bytes: u64, sha256: &str) -> Extent {
     }
 }
 
-/// A database that lost all its rows since the backup before is backed up, and said so.
-fn emptied(before: &Manifest, now: &Manifest) -> Option<String> {
-    let ((old, what), (new, _)) = (before.content.count(), now.content.count());
-    (old > 0 && new == 0).then(|| {
-        format!(
-            "there were {} {what} in {}, now there are none; `rg-backup pin {}` keeps that one",
-            report::count(old),
-            before.id,
-            before.id
-        )
-    })
+/// A database that has lost all its rows, a directory that has lost all its files, is backed up
+/// and said so; and no older backup is deleted for it.
+fn emptied(before: &Listing, now: &Manifest) -> Option<String> {
+    let (new, what) = now.content.count();
+    let full = |copy: &catalog::Copy| {
+        let manifest = copy.manifest.as_deref().ok()?;
+        let (old, _) = manifest.content.count();
+        (old > 0).then(|| (old, manifest.id.clone()))
+    };
+    if new > 0 {
+        return None;
+    }
+    let (old, id) = before.copies.values().rev().find_map(full)?;
+    Some(format!(
+        "there were {} {what} in {id}, now there are none: retention deletes nothing; \
+         `rg-backup prune` does when this is as it should be",
+        report::count(old)
+    ))
 }
 
 /// Folder stores and our state: never part of a directory's backup.

@@ -93,6 +93,16 @@ fn install(scheduled: &mut Scheduled, dir: &Path, config: &Path, dry_run: bool) 
         .iter()
         .map(|timer| (timer.unit.clone(), unit(timer, config)))
         .collect();
+    // All of it or nothing: a file of somebody else's is noticed before anything is written.
+    for (name, _) in &wanted {
+        let path = dir.join(name);
+        if std::fs::read_to_string(&path).is_ok_and(|there| !there.starts_with(MARK)) {
+            return Err(
+                Failure::new(format!("{} was not written by rg-backup", path.display()))
+                    .hint("move it away first"),
+            );
+        }
+    }
     for entry in std::fs::read_dir(dir).or_fail(|| format!("cannot read {}", dir.display()))? {
         let entry = entry.or_fail(|| format!("cannot read {}", dir.display()))?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -109,12 +119,6 @@ fn install(scheduled: &mut Scheduled, dir: &Path, config: &Path, dry_run: bool) 
     }
     for (name, text) in wanted {
         let path = dir.join(&name);
-        if std::fs::read_to_string(&path).is_ok_and(|there| !there.starts_with(MARK)) {
-            return Err(
-                Failure::new(format!("{} was not written by rg-backup", path.display()))
-                    .hint("move it away first"),
-            );
-        }
         if !dry_run {
             write_atomically(&path, &text)?;
         }

@@ -6,7 +6,7 @@ use rg_common::catalog::{self, Copy, Listing};
 use rg_common::cli::Context;
 use rg_common::config::{Config, DatasetConfig};
 use rg_common::names::BackupId;
-use rg_common::report::{Outcome, Page, Report, Tone};
+use rg_common::report::{self, Outcome, Page, Report, Tone};
 use rg_common::store::{self, Store};
 use rg_common::{Failure, Result};
 use serde::Serialize;
@@ -17,6 +17,8 @@ use crate::args::Sync;
 struct Synced {
     dry_run: bool,
     copied: Vec<Copied>,
+    /// Backups of which no store has a sound copy.
+    damaged: Vec<String>,
     failed: Vec<String>,
 }
 
@@ -37,6 +39,7 @@ pub fn sync(context: &Context, args: &Sync) -> Result<Box<dyn Report>> {
     let mut synced = Synced {
         dry_run: args.dry_run,
         copied: Vec::new(),
+        damaged: Vec::new(),
         failed: Vec::new(),
     };
     for dataset in config.select(&args.datasets)? {
@@ -50,13 +53,19 @@ fn one(config: &Config, dataset: &DatasetConfig, synced: &mut Synced) {
     for name in &dataset.stores {
         match open(config, dataset, name) {
             Ok(place) => places.push(place),
-            Err(failure) => synced.failed.push(failure.to_string()),
+            Err(failure) => synced.failed.push(report::with_hints(&failure)),
         }
     }
     let mut wanted: BTreeMap<BackupId, usize> = BTreeMap::new();
     for (index, (_, listing)) in places.iter().enumerate() {
         for (id, _) in listing.copies.iter().filter(|(_, copy)| copy.is_sound()) {
             wanted.entry(id.clone()).or_insert(index);
+        }
+    }
+    for id in places.iter().flat_map(|(_, listing)| listing.copies.keys()) {
+        let id_text = id.to_string();
+        if !wanted.contains_key(id) && !synced.damaged.contains(&id_text) {
+            synced.damaged.push(id_text);
         }
     }
     for (id, from) in &wanted {
@@ -67,7 +76,7 @@ fn one(config: &Config, dataset: &DatasetConfig, synced: &mut Synced) {
             let damaged = listing.copies.contains_key(id);
             match bring(&places[*from], &**target, id, damaged, synced.dry_run) {
                 Ok(copied) => synced.copied.push(copied),
-                Err(failure) => synced.failed.push(failure.to_string()),
+                Err(failure) => synced.failed.push(report::with_hints(&failure)),
             }
         }
     }
@@ -105,6 +114,9 @@ fn bring(
             catalog::forget(to, id)?;
         }
         catalog::copy(&**source, to, manifest)?;
+        if listing.copies.get(id).is_some_and(|copy| copy.pinned) {
+            catalog::set_pin(to, id, true)?;
+        }
     }
     Ok(Copied {
         id: id.to_string(),
@@ -134,16 +146,22 @@ impl Report for Synced {
         for failed in &self.failed {
             page.line(format!("{}  {failed}", page.tone(Tone::Bad, "✗")));
         }
-        if self.copied.is_empty() && self.failed.is_empty() {
+        for id in &self.damaged {
+            let sign = page.tone(Tone::Bad, "✗");
+            page.line(format!(
+                "{sign}  {id} is damaged, and no store has a sound copy (`rg-backup list` says how)"
+            ));
+        }
+        if self.copied.is_empty() && self.failed.is_empty() && self.damaged.is_empty() {
             page.line("every store has everything");
         }
     }
 
     fn outcome(&self) -> Outcome {
-        if self.failed.is_empty() {
-            Outcome::Well
-        } else {
-            Outcome::Incomplete
+        match () {
+            () if !self.failed.is_empty() => Outcome::Incomplete,
+            () if !self.damaged.is_empty() => Outcome::BadNews,
+            () => Outcome::Well,
         }
     }
 }

@@ -20,6 +20,8 @@ use rg_common::progress::Progress;
 struct Verified {
     copies: Vec<Look>,
     unreadable: Vec<String>,
+    /// Findings that a store could not take: full, or read-only.
+    unrecorded: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -45,6 +47,7 @@ pub fn verify(context: &Context, args: &Verify) -> Result<Box<dyn Report>> {
     let mut verified = Verified {
         copies: Vec::new(),
         unreadable: Vec::new(),
+        unrecorded: Vec::new(),
     };
     let mut stores: Vec<Box<dyn Store>> = Vec::new();
     let mut listings = Vec::new();
@@ -70,14 +73,27 @@ pub fn verify(context: &Context, args: &Verify) -> Result<Box<dyn Report>> {
             let Some(store) = stores.iter().find(|store| store.name() == copy.store) else {
                 continue;
             };
-            verified.copies.push(look(
-                context,
-                &**store,
-                &entry.id,
-                copy,
-                identities.as_ref(),
-                args.dry_run,
-            )?);
+            let look = match look(context, &**store, &entry.id, copy, identities.as_ref())? {
+                Ok(look) => look,
+                Err(failure) => {
+                    verified.unreadable.push(report::with_hints(
+                        &failure.context(format!("{} in {}", entry.id, copy.store)),
+                    ));
+                    continue;
+                }
+            };
+            if !args.dry_run {
+                match write_down(context, &**store, &entry.id, &look) {
+                    Ok(true) => {}
+                    // Retention was quicker: there is nothing to speak of.
+                    Ok(false) => continue,
+                    Err(failure) => verified.unrecorded.push(format!(
+                        "{}: the finding was not recorded: {failure}",
+                        entry.id
+                    )),
+                }
+            }
+            verified.copies.push(look);
         }
     }
     Ok(Box::new(verified))
@@ -108,14 +124,15 @@ fn choose<'a>(entries: &'a [Entry], args: &Verify) -> Result<Vec<&'a Entry>> {
     Ok(chosen)
 }
 
+/// What was found; inside an error when the key does not open what is as it was recorded: that
+/// says nothing about the backup.
 fn look(
     context: &Context,
     store: &dyn Store,
     id: &BackupId,
     copy: &Copy,
     identities: Option<&Identities>,
-    dry_run: bool,
-) -> Result<Look> {
+) -> Result<Result<Look>> {
     let began = context.clock();
     let (found, content, bytes) = match &copy.manifest {
         Err(why) => (Err(Failure::new(why.clone())), false, 0),
@@ -129,6 +146,16 @@ fn look(
         }
     };
     rg_common::stop::check()?;
+    let found = match (found, &copy.manifest) {
+        (Err(failure), Ok(manifest))
+            if content
+                && !manifest.encrypted_to.is_empty()
+                && catalog::check_stored(store, manifest).is_ok() =>
+        {
+            return Ok(Err(failure));
+        }
+        (found, _) => found,
+    };
     let seconds = context.clock().as_second() - began.as_second();
     let said = match &found {
         Ok(()) if content => "every byte and the content are as recorded".to_owned(),
@@ -138,7 +165,7 @@ fn look(
         }
         Err(failure) => failure.to_string(),
     };
-    let look = Look {
+    Ok(Ok(Look {
         id: id.to_string(),
         store: store.name().to_owned(),
         good: found.is_ok(),
@@ -146,18 +173,23 @@ fn look(
         bytes,
         seconds: seconds.max(0).unsigned_abs(),
         said,
+    }))
+}
+
+/// Records what was found beside the backup; false when that has been deleted meanwhile.
+fn write_down(context: &Context, store: &dyn Store, id: &BackupId, look: &Look) -> Result<bool> {
+    let finding = Finding {
+        at: context.clock(),
+        good: look.good,
+        seconds: look.seconds,
+        said: look.said.clone(),
     };
-    if !dry_run {
-        let finding = Finding {
-            at: context.clock(),
-            good: look.good,
-            seconds: look.seconds,
-            said: look.said.clone(),
-        };
-        let _lock = store.lock(id.dataset.as_str())?;
-        catalog::write_proof(store, id, |proof| proof.verified = Some(finding))?;
+    let _lock = store.lock(id.dataset.as_str())?;
+    if !catalog::exists(store, id)? {
+        return Ok(false);
     }
-    Ok(look)
+    catalog::write_proof(store, id, |proof| proof.verified = Some(finding))?;
+    Ok(true)
 }
 
 fn read_all(
@@ -197,10 +229,12 @@ fn content(
     stored: &Extent,
     identities: Option<&Identities>,
 ) -> Result<()> {
-    let mut opener = seal::open(reader, file, identities)?;
+    let what = || format!("cannot read {file}");
+    let named = |failure: Failure| failure.context(what());
+    let mut opener = seal::open(reader, file, identities).map_err(named)?;
     std::io::copy(&mut opener, &mut std::io::sink())
-        .map_err(|e| Failure::from_io(format!("cannot read {file}"), e))?;
-    let (_, found) = opener.finish()?;
+        .map_err(|error| Failure::because(what(), error))?;
+    let (_, found) = opener.finish().map_err(named)?;
     compare(
         file,
         "stored",
@@ -242,8 +276,8 @@ impl Report for Verified {
                 look.said
             ));
         }
-        for store in &self.unreadable {
-            page.line(format!("{}  {store}", page.tone(Tone::Bad, "✗")));
+        for trouble in self.unreadable.iter().chain(&self.unrecorded) {
+            page.line(format!("{}  {trouble}", page.tone(Tone::Bad, "✗")));
         }
         if self.copies.iter().any(|look| !look.good) {
             page.line(
@@ -255,7 +289,7 @@ impl Report for Verified {
     fn outcome(&self) -> Outcome {
         match () {
             () if self.copies.iter().any(|look| !look.good) => Outcome::BadNews,
-            () if !self.unreadable.is_empty() => Outcome::Incomplete,
+            () if !self.unreadable.is_empty() || !self.unrecorded.is_empty() => Outcome::Incomplete,
             () => Outcome::Well,
         }
     }

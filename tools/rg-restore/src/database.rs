@@ -19,6 +19,7 @@ use rg_common::postgres::facts::{self, DatabaseSettings, DatabaseShape};
 use rg_common::postgres::scratch::{self as databases, Purpose};
 use rg_common::postgres::url::Host;
 use rg_common::postgres::{Connector, DatabaseUrl, Place, Session};
+use rg_common::program::Program;
 use rg_common::seal::Identities;
 use rg_common::secret::Secret;
 use rg_common::stop;
@@ -33,6 +34,8 @@ use crate::source::Source;
 const NAMED_DIFFERENCES: usize = 8;
 /// A restored database takes up to this many times its dump (indexes, page headers), in percent.
 const GROWTH_PERCENT: u64 = 200;
+/// PostgreSQL's programs say nothing on stdout; more than this is refused.
+const PROGRAM_OUTPUT_BYTES: usize = 1 << 20;
 /// How much is copied at once.
 const COPY_BYTES: usize = 1 << 18;
 /// What a load says when not the backup is to blame but where it is loaded: the machine, the
@@ -296,21 +299,47 @@ fn fill(
     let jobs = jobs(reading);
     let loaded = match content.inventory.format {
         DumpFormat::Custom => load_archive(server, source, name, reading, identities, jobs),
-        DumpFormat::Plain => load_script(server, source, name, identities),
+        DumpFormat::Plain => load_script(server, source, name, identities).map(|()| None),
     };
-    if let Err(failure) = loaded {
-        stop::check()?;
-        return Err(match source.is_as_recorded(server.config) {
-            Ok(true) => told_by(server, failure),
-            Ok(false) => Trouble::Bad(failure),
-            Err(_) => Trouble::Unknown(failure),
-        });
+    let rest = loaded.or_else(|failure| blame(server, source, failure))?;
+    // The rows are all there: they are read back while indexes and constraints are made.
+    let (differences, finished) = std::thread::scope(|threads| {
+        let comparing = threads.spawn(|| compare(server, content, name, jobs));
+        let finished = rest.as_ref().map_or(Ok(()), Rest::finish);
+        let differences = comparing
+            .join()
+            .unwrap_or_else(|_| Err(Failure::new("the comparison was aborted")));
+        (differences, finished)
+    });
+    finished.or_else(|failure| blame(server, source, failure))?;
+    match differences? {
+        none if none.is_empty() => Ok(()),
+        some => Err(Trouble::Bad(describe(source, &some))),
     }
-    let differences = compare(server, content, name, jobs)?;
-    if differences.is_empty() {
-        return Ok(());
+}
+
+/// A load that failed: the backup is only to blame if its stored bytes are not as recorded, or if
+/// PostgreSQL does not take what they hold.
+fn blame<T>(server: &Server<'_>, source: &Source, failure: Failure) -> Result<T, Trouble> {
+    stop::check()?;
+    Err(match source.is_as_recorded(server.config) {
+        Ok(true) => told_by(server, failure),
+        Ok(false) => Trouble::Bad(failure),
+        Err(_) => Trouble::Unknown(failure),
+    })
+}
+
+/// What is left to do when the rows are there: indexes, constraints, triggers.
+struct Rest {
+    program: Program,
+    /// The plain dump; gone when this is dropped.
+    _scratch: scratch::Folder,
+}
+
+impl Rest {
+    fn finish(&self) -> Result<()> {
+        self.program.output(PROGRAM_OUTPUT_BYTES).map(drop)
     }
-    Err(Trouble::Bad(describe(source, &differences)))
 }
 
 /// Was it the backup that made a load fail, or the world around it?
@@ -410,6 +439,7 @@ fn shape(server: &Server<'_>, content: &DatabaseContent) -> Result<DatabaseShape
     }
 }
 
+/// Loads an archive up to its rows; what comes after them is the [`Rest`], where it can be split.
 /// pg_restore with parallel jobs needs the plain dump as a file; where there is no room for it,
 /// and in a container, it is streamed to one job.
 fn load_archive(
@@ -419,7 +449,7 @@ fn load_archive(
     reading: &Reading,
     identities: Option<&Identities>,
     jobs: usize,
-) -> Result<()> {
+) -> Result<Option<Rest>> {
     let mut plain = source.open(server.context, server.config, identities)?;
     let mut program = server
         .place
@@ -439,11 +469,14 @@ fn load_archive(
         .is_some_and(|free| free > source.manifest.plain.bytes + (64 << 20));
     if server.place == Place::Local && jobs > 1 && room {
         spool(&mut plain, scratch.path())?;
-        program = program
-            .arg(format!("--jobs={jobs}"))
-            .arg("--")
-            .arg(scratch.path());
-        return program.output(1 << 20).map(drop);
+        let program = program.arg(format!("--jobs={jobs}"));
+        let part = |sections: &[&str]| program.clone().args(sections).arg("--").arg(scratch.path());
+        part(&["--section=pre-data", "--section=data"]).output(PROGRAM_OUTPUT_BYTES)?;
+        let program = part(&["--section=post-data"]);
+        return Ok(Some(Rest {
+            program,
+            _scratch: scratch,
+        }));
     }
     if !room {
         tracing::warn!(
@@ -453,7 +486,7 @@ fn load_archive(
     }
     let mut writer = program.writer()?;
     feed(&mut plain, &mut writer)?;
-    writer.finish()
+    writer.finish().map(|()| None)
 }
 
 fn load_script(

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use rg_common::cli::Context;
-use rg_common::config::{Config, DatasetKind};
+use rg_common::config::{Config, DatabaseConfig, DatasetConfig, DatasetKind};
 use rg_common::names::DatasetName;
 use rg_common::postgres::create;
 use rg_common::postgres::exchange as databases;
@@ -355,13 +355,19 @@ pub fn server<'a>(
     config: &'a Config,
     dataset: &DatasetName,
 ) -> Result<Server<'a>> {
-    let found = config
-        .datasets
-        .iter()
-        .find(|candidate| candidate.name == *dataset);
-    match found.map(|found| (&found.environment, &found.kind)) {
-        Some((environment, DatasetKind::Database(database) | DatasetKind::Globals(database))) => {
-            Server::open(context, config, environment, database)
+    let (dataset, database) = database_of(config, dataset)?;
+    Server::open(context, config, &dataset.environment, database)
+}
+
+/// The configuration of a database that a journal names.
+pub fn database_of<'a>(
+    config: &'a Config,
+    dataset: &DatasetName,
+) -> Result<(&'a DatasetConfig, &'a DatabaseConfig)> {
+    let found = config.datasets.iter().find(|known| known.name == *dataset);
+    match found.map(|found| (found, &found.kind)) {
+        Some((found, DatasetKind::Database(database) | DatasetKind::Globals(database))) => {
+            Ok((found, database))
         }
         _ => Err(Failure::new(format!(
             "no database `{dataset}` is configured any longer"

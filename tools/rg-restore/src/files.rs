@@ -185,7 +185,41 @@ fn fill(
             recorded,
         )));
     }
+    if foreign {
+        descend(into, &files.path)?;
+    }
     Ok(())
+}
+
+/// The old scripts' archives hold the directory under its own name (`uploads/…`) or under its
+/// whole path: what is restored is the directory itself.
+fn descend(into: &Path, live: &Path) -> Result<()> {
+    let names: Vec<_> = live.components().skip(1).collect();
+    let inner = (0..names.len())
+        .map(|from| into.join(names[from..].iter().collect::<PathBuf>()))
+        .find(|inner| inner.is_dir() && is_only_content(into, inner));
+    let Some(inner) = inner else { return Ok(()) };
+    let mut apart = into.as_os_str().to_owned();
+    apart.push("-inner");
+    let apart = PathBuf::from(apart);
+    rename(&inner, &apart)?;
+    scratch::remove(into)?;
+    rename(&apart, into)
+}
+
+/// Whether nothing lies in `into` but the way to `inner`.
+fn is_only_content(into: &Path, inner: &Path) -> bool {
+    let mut way = inner;
+    while way != into {
+        let Some(parent) = way.parent() else {
+            return false;
+        };
+        if std::fs::read_dir(parent).map_or(true, |entries| entries.count() != 1) {
+            return false;
+        }
+        way = parent;
+    }
+    true
 }
 
 fn differs(

@@ -74,14 +74,14 @@ pub enum Part {
     Tables {
         /// Its dataset.
         dataset: DatasetName,
-        /// The tables.
-        tables: Vec<String>,
+        /// The schema that keeps the replaced rows.
+        schema: String,
     },
-    /// A database in place, from a safety dump.
+    /// A database in place, undone from a safety dump.
     InPlace {
         /// Its dataset.
         dataset: DatasetName,
-        /// The safety dump's manifest, beside the dump.
+        /// The safety dump.
         safety: PathBuf,
     },
 }
@@ -128,7 +128,7 @@ impl Part {
                 replaces: true,
                 ..
             } => Some(aside.display().to_string()),
-            Part::Tables { .. } => Some("the schema rg_before_…".to_owned()),
+            Part::Tables { schema, .. } => Some(format!("the schema {schema}")),
             Part::InPlace { safety, .. } => Some(safety.display().to_string()),
             Part::Database { .. } | Part::Files { .. } => None,
         }

@@ -14,11 +14,14 @@ mod exchange;
 mod fetch;
 mod files;
 mod globals;
+pub mod inplace;
 mod journal;
 mod list;
+mod live;
 mod run;
 mod scratch;
 mod source;
+pub mod table;
 mod undo;
 
 pub use args::Args;

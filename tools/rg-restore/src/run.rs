@@ -23,7 +23,7 @@ use crate::database::{self, Server, Trouble};
 use crate::exchange::{self, Manners};
 use crate::journal::{self, Journal, Part};
 use crate::source::Source;
-use crate::{files, globals, scratch};
+use crate::{files, globals, live, scratch};
 
 #[derive(Serialize)]
 struct Restored {
@@ -70,6 +70,16 @@ pub struct Job<'a> {
     pub identities: Option<Identities>,
     /// Part of all names that this restore makes.
     pub stamp: Stamp,
+}
+
+impl Job<'_> {
+    /// How the app is treated around it.
+    pub fn manners(&self) -> Manners {
+        Manners {
+            leave_units: self.args.leave_units,
+            health_limit: Duration::from_secs(self.args.health_timeout),
+        }
+    }
 }
 
 /// Restores the chosen datasets; each environment is one recovery point.
@@ -285,6 +295,14 @@ fn one_point(
                     &mut restored.notes,
                 )?);
             }
+            DatasetKind::Database(database) if !job.args.tables.is_empty() => {
+                let done = live::tables(job, choice, database, &mut restored.notes)?;
+                restored.parts.push(done);
+            }
+            DatasetKind::Database(database) if live::must_be_in_place(job, choice, database)? => {
+                let done = live::in_place(job, choice, database, &mut restored.notes)?;
+                restored.parts.push(done);
+            }
             DatasetKind::Database(database) => together.push((
                 Prepared::database(job, choice, environment, database)?,
                 choice,
@@ -308,10 +326,7 @@ fn one_point(
         return Ok(());
     }
     job.context.confirm(&question(&together), job.args.yes)?;
-    let manners = Manners {
-        leave_units: job.args.leave_units,
-        health_limit: Duration::from_secs(job.args.health_timeout),
-    };
+    let manners = job.manners();
     let beside = job.args.beside.is_some();
     let units = if beside {
         Vec::new()
@@ -418,8 +433,12 @@ impl<'a> Prepared<'a> {
         database::check(&server, &choice.source, &job.args.reading)?;
         let rights = facts::rights(&server.admin)?;
         if !rights.create_databases {
-            return Err(Failure::new(format!("role {} may not create databases on {}", server.url.user, server.url.server()))
-                .hint("ALTER ROLE … CREATEDB lets a restore be proven before the live database is touched"));
+            return Err(Failure::new(format!(
+                "role {} may not create databases on {}",
+                server.url.user,
+                server.url.server()
+            ))
+            .hint("--beside needs a new database; without it the restore is done in place"));
         }
         let stamp = job.stamp.to_string();
         let beside = job.args.beside.clone();
@@ -578,8 +597,13 @@ impl<'a> Prepared<'a> {
 
     /// What is better done when the app is up again.
     fn after(&self) {
-        if let Prepared::Database { server, beside, .. } = self {
-            database::analyze(server, beside.as_deref().unwrap_or(server.live()));
+        if let Prepared::Database {
+            server,
+            beside: None,
+            ..
+        } = self
+        {
+            database::analyze(server, server.live());
         }
     }
 
@@ -679,7 +703,7 @@ impl Drop for Unwind<'_, '_> {
 }
 
 /// What the restores before this one had replaced is removed: this one can be undone now.
-fn clean_up(job: &Job<'_>, journal: &Journal, notes: &mut Vec<String>) {
+pub fn clean_up(job: &Job<'_>, journal: &Journal, notes: &mut Vec<String>) {
     let older = match journal::undoable(job.config) {
         Ok(older) => older,
         Err(failure) => return notes.push(failure.to_string()),
@@ -706,7 +730,7 @@ fn clean_up(job: &Job<'_>, journal: &Journal, notes: &mut Vec<String>) {
                     replaces: true,
                     ..
                 } => scratch::remove(aside),
-                _ => Ok(()),
+                _ => live::discard(job.context, job.config, part),
             };
             let removed =
                 removed.and_then(|()| journal::forget(job.config, old.stamp, |gone| gone == part));

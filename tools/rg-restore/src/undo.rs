@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::args::Undo;
 use crate::exchange::{self, Manners};
 use crate::journal::{self, Journal, Part};
-use crate::{files, scratch};
+use crate::{files, live, scratch};
 
 #[derive(Serialize)]
 struct Undone {
@@ -96,7 +96,16 @@ fn put_back(
         health_limit: Duration::from_secs(args.health_timeout),
     };
     let stamp = journal::free_stamp(config, context.now)?;
-    let exchanges = parts
+    let (in_live, apart): (Vec<&Part>, Vec<&Part>) = parts
+        .iter()
+        .partition(|part| matches!(part, Part::Tables { .. } | Part::InPlace { .. }));
+    for part in in_live {
+        live::undo(context, config, last, part, stamp, &manners)?;
+    }
+    if apart.is_empty() {
+        return Ok(());
+    }
+    let exchanges = apart
         .iter()
         .map(|part| reversed(context, config, part, stamp))
         .collect::<Result<Vec<_>>>()?;

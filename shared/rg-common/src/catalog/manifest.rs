@@ -7,9 +7,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::sha256::Sha256;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::dump::Inventory;
 use crate::failure::{Failure, OrFail, Result};

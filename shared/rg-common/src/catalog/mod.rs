@@ -10,12 +10,13 @@ pub mod manifest;
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, OrFail, Result};
 use crate::names::{BackupId, DatasetName, Stamp};
 use crate::seal;
+use crate::stop::Stoppable;
 use crate::store::{Key, Object, Store};
 pub use manifest::{Content, Extent, Manifest};
 
@@ -23,6 +24,10 @@ const MANIFEST: &str = ".manifest.json";
 const PROOF: &str = ".proof.json";
 const PIN: &str = ".pin";
 const UNFINISHED: &str = ".unfinished";
+
+/// How far in the future a backup may lie before the clock is in doubt: nothing is deleted then.
+/// Nearer ones are followed by the next stamp, so that a new backup is always the newest.
+pub const CLOCK_SLACK: SignedDuration = SignedDuration::from_hours(1);
 
 /// What is known of a backup beyond its manifest: the last look at it, and the last drill.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,7 +207,10 @@ fn read_manifest(
     object: &Object,
 ) -> Result<std::result::Result<Box<Manifest>, String>> {
     if object.bytes > manifest::BYTES_MAX {
-        return Ok(Err("damaged: its manifest is too large".to_owned()));
+        return Ok(Err(format!(
+            "{} is damaged: too large",
+            object.key.file_name()
+        )));
     }
     let mut text = Vec::new();
     let read = store
@@ -212,8 +220,12 @@ fn read_manifest(
     read.or_fail(|| format!("cannot read {} in store `{}`", object.key, store.name()))?;
     Ok(match Manifest::parse(&text) {
         Ok(manifest) if manifest.id == *id => Ok(Box::new(manifest)),
-        Ok(manifest) => Err(format!("its manifest belongs to {}", manifest.id)),
-        Err(failure) => Err(failure.to_string()),
+        Ok(manifest) => Err(format!(
+            "{} belongs to {}",
+            object.key.file_name(),
+            manifest.id
+        )),
+        Err(failure) => Err(format!("{}: {failure}", object.key.file_name())),
     })
 }
 
@@ -268,6 +280,13 @@ pub fn write_proof(
     put_bytes(store, &key(id, PROOF)?, &text)
 }
 
+/// Whether a store has a backup, whole or damaged.
+pub fn exists(store: &dyn Store, id: &BackupId) -> Result<bool> {
+    let key = key(id, MANIFEST)?;
+    let objects = store.list(id.dataset.as_str())?;
+    Ok(objects.iter().any(|object| object.key == key))
+}
+
 /// Marks a backup as kept for ever, or no longer.
 pub fn set_pin(store: &dyn Store, id: &BackupId, pinned: bool) -> Result<()> {
     let key = key(id, PIN)?;
@@ -293,8 +312,9 @@ pub fn record(store: &dyn Store, manifest: &Manifest) -> Result<()> {
     store.delete(&key(&manifest.id, UNFINISHED)?)
 }
 
-/// Ends a backup badly: removes what had been written.
+/// Ends a backup badly: removes what had been written, the manifest first if it was.
 pub fn abandon(store: &dyn Store, id: &BackupId) -> Result<()> {
+    store.delete(&key(id, MANIFEST)?)?;
     remove_data(store, id)?;
     store.delete(&key(id, UNFINISHED)?)
 }
@@ -353,8 +373,8 @@ pub fn check_stored(store: &dyn Store, manifest: &Manifest) -> Result<()> {
 fn check_extent(store: &dyn Store, id: &BackupId, file: &str, recorded: &Extent) -> Result<()> {
     let key = beside(id, file)?;
     let what = || format!("cannot read {key} in store `{}`", store.name());
-    let (bytes, sha256) =
-        seal::stored_digest(store.get(&key)?).map_err(|e| Failure::because(what(), e))?;
+    let (bytes, sha256) = seal::stored_digest(Stoppable(store.get(&key)?))
+        .map_err(|e| Failure::because(what(), e))?;
     if bytes != recorded.bytes {
         return Err(Failure::new(format!(
             "{file} has {bytes} bytes, not {}",
@@ -370,9 +390,14 @@ fn check_extent(store: &dyn Store, id: &BackupId, file: &str, recorded: &Extent)
     Ok(())
 }
 
-/// Copies a backup from one store to another, digests checked on the way; under `to`'s lock.
+/// Copies a backup from one store to another, digests checked on the way; under `to`'s lock. A
+/// backup that is there already is left alone: the two may be one folder by another path, and a
+/// copy that fails takes away what it began.
 pub fn copy(from: &dyn Store, to: &dyn Store, manifest: &Manifest) -> Result<()> {
     let id = &manifest.id;
+    if exists(to, id)? {
+        return Ok(());
+    }
     begin(to, id)?;
     let copied = (|| {
         let mut parts = vec![(&manifest.file, &manifest.stored)];
@@ -381,7 +406,7 @@ pub fn copy(from: &dyn Store, to: &dyn Store, manifest: &Manifest) -> Result<()>
         }
         for (file, extent) in parts {
             let key = beside(id, file)?;
-            let mut body = from.get(&key)?;
+            let mut body = Stoppable(from.get(&key)?);
             to.put(&key, &mut body)
                 .map_err(|error| error.into_failure(format!("cannot copy {key}")))?;
             check_extent(to, id, file, extent)?;
@@ -409,11 +434,11 @@ pub fn beside(id: &BackupId, file: &str) -> Result<Key> {
 }
 
 /// A stamp for a new backup: `now`, or a second after the newest there is, so that ids stay in
-/// order within one second and after a small step back of the clock.
+/// order within one second and after a step back of the clock by up to [`CLOCK_SLACK`].
 pub fn next_stamp(now: Timestamp, newest: Option<Stamp>) -> Stamp {
     let stamp = Stamp::at(now);
     match newest {
-        Some(newest) if newest >= stamp && newest.time().as_second() - now.as_second() < 60 => {
+        Some(newest) if newest >= stamp && newest.time().duration_since(now) <= CLOCK_SLACK => {
             Timestamp::from_second(newest.time().as_second() + 1).map_or(stamp, Stamp::at)
         }
         _ => stamp,

@@ -53,7 +53,7 @@ pub struct StoreConfig {
 }
 
 /// What kind of place a store is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StorePlace {
     /// A directory on this machine.
     Folder(PathBuf),

@@ -197,6 +197,18 @@ pub(super) fn parse(text: &str, base: &Path, hostname: &str) -> Result<Config> {
         .into_iter()
         .map(|(name, raw)| store(name, &raw, base))
         .collect::<Result<_>>()?;
+    let same = |a: &StoreConfig| {
+        stores
+            .iter()
+            .find(|b| a.name != b.name && a.place == b.place)
+    };
+    if let Some((one, other)) = stores.iter().find_map(|a| same(a).map(|b| (a, b))) {
+        return Err(Failure::new(format!(
+            "the stores `{}` and `{}` are the same place",
+            one.name, other.name
+        ))
+        .hint("a copy beside the original is lost with it: name another disk or machine"));
+    }
     if stores.is_empty() {
         return Err(Failure::new("no store is configured")
             .hint("add [stores.local] with url = \"file:///var/backups/rg\""));
@@ -410,6 +422,12 @@ fn chosen_stores(known: &[StoreConfig], wanted: Option<Vec<String>>) -> Result<V
     };
     if wanted.is_empty() {
         return Err(Failure::new("stores = [] would keep no backup"));
+    }
+    if let Some(twice) = (1..wanted.len()).find(|at| wanted[..*at].contains(&wanted[*at])) {
+        return Err(Failure::new(format!(
+            "stores names `{}` twice",
+            wanted[twice]
+        )));
     }
     for name in &wanted {
         if !names().any(|known| known == name) {

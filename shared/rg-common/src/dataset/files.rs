@@ -19,6 +19,11 @@ pub fn dump<'a>(request: &Request<'a>, config: &'a FilesConfig) -> Result<Box<dy
         .iter()
         .map(|text| Pattern::parse(text))
         .collect::<Result<_>>()?;
+    // First, because it makes the state directory where there is none yet.
+    let list = Arc::new(Mutex::new(BufWriter::with_capacity(
+        1 << 16,
+        spool(request)?,
+    )));
     // A store below the directory would swallow itself.
     let skip = request
         .ours
@@ -26,10 +31,6 @@ pub fn dump<'a>(request: &Request<'a>, config: &'a FilesConfig) -> Result<Box<dy
         .filter_map(|path| fs::metadata(path).ok())
         .map(|m| (m.dev(), m.ino()))
         .collect();
-    let list = Arc::new(Mutex::new(BufWriter::with_capacity(
-        1 << 16,
-        spool(request)?,
-    )));
     let sink = {
         let list = Arc::clone(&list);
         move |entry: &Entry| -> io::Result<()> {

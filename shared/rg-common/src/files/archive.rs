@@ -10,9 +10,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use crate::sha256::Sha256;
 use rustix::fs::{SeekFrom, Stat, fstat, seek};
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
 
 use super::entry::{Entry, Kind, escape};
 use super::header::{self, BLOCK, SparseMap};
@@ -168,7 +168,7 @@ impl Archive<'_> {
             entry.mtime = super::walk::mtime(&now);
             stat = now;
         };
-        entry.sha256 = Some(Sha256::digest(&self.small).into());
+        entry.sha256 = Some(Sha256::digest(&self.small));
         header::write(&mut self.ready, &entry, None);
         self.ready.extend(&self.small);
         header::pad(&mut self.ready);
@@ -239,7 +239,7 @@ impl Archive<'_> {
         let mut body = self.body.take().expect("the caller saw a body");
         hash_zeros(&mut body.hash, body.entry.size - body.hashed);
         let (_, now) = self.checked(&body.entry, &body.file, Ok(0))?;
-        body.entry.sha256 = Some(body.hash.finalize().into());
+        body.entry.sha256 = Some(body.hash.finalize());
         let padding = body.stored.next_multiple_of(BLOCK as u64) - body.stored;
         self.ready.resize(padding as usize, 0);
         let changed = body.short || differs(&body.stat, &now);

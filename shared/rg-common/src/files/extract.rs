@@ -14,21 +14,25 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use crate::sha256::Sha256;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps,
-    UTIME_OMIT, Uid, chownat, fchmod, fchown, futimens, linkat, mkdirat, mkfifoat, openat, openat2,
-    statat, statvfs, symlinkat, syncfs, utimensat,
+    AtFlags, FileType, Mode, OFlags, Stat, linkat, mkfifoat, openat, statat, symlinkat, syncfs,
 };
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
 
+use super::CHUNK;
 use super::archive::{hash_zeros, read_at_most};
-use super::attributes::{self, Attributes};
+use super::attributes::Attributes;
+use super::confine::{
+    below, clean, make_directory, new_directory, new_name, open_directory, refused, split,
+    symlink_target, twice,
+};
+use super::describe::Describe;
 use super::entry::{Entry, Kind, Mtime, Xattr, escape};
-use super::inventory::{FilesInventory, Tally, is_privilege};
+use super::inventory::{FilesInventory, Tally};
+use super::limits::{ExtractOptions, Limits, Owner};
 use super::members::{Member, MemberKind, Members};
 use super::walk::inode;
-use super::{CHUNK, PATH_BYTES_MAX};
 use crate::failure::{Failure, OrFail, Result};
 
 /// Memory for the directories whose modes and times are set at the end.
@@ -37,71 +41,6 @@ pub const DIRECTORIES_BYTES_MAX: usize = 512 << 20;
 const LINKED_FILES_MAX: usize = 1_000_000;
 /// What a directory gets that the archive uses without describing it.
 const IMPLICIT_MODE: u32 = 0o755;
-
-/// How an archive is extracted.
-#[derive(Clone, Debug)]
-pub struct ExtractOptions {
-    /// Who owns what is written.
-    pub owner: Owner,
-    /// What ends the extraction.
-    pub limits: Limits,
-    /// Keep set-user-id and set-group-id bits and file capabilities. Only for archives of ours.
-    pub allow_setuid: bool,
-    /// Restore extended attributes and ACLs; an error where the file system has none.
-    pub attributes: bool,
-}
-
-/// Who owns what is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// The numbers in the archive. Takes root.
-    Recorded,
-    /// One user and one group, by number. Takes root.
-    Fixed(u32, u32),
-    /// Whoever runs this.
-    Mine,
-}
-
-/// Bounds for an archive that lies about itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Names, directories included.
-    pub entries_max: u64,
-    /// Bytes in all files, holes included.
-    pub bytes_max: u64,
-    /// Bytes of a path.
-    pub path_max: usize,
-}
-
-impl Limits {
-    /// Exactly what a manifest promises.
-    pub fn of(inventory: &FilesInventory) -> Self {
-        let i = inventory;
-        Limits {
-            entries_max: i.files + i.directories + i.links + i.other,
-            bytes_max: i.bytes,
-            path_max: PATH_BYTES_MAX,
-        }
-    }
-
-    /// What fits on the file system of `place`, which must exist. File systems that do not count
-    /// their inodes (btrfs) bound only the bytes.
-    pub fn of_free_space(place: &Path) -> Result<Self> {
-        let found = statvfs(place)
-            .map_err(io::Error::from)
-            .or_fail(|| format!("cannot see the free space of {}", place.display()))?;
-        let inodes = if found.f_files == 0 {
-            u64::MAX
-        } else {
-            found.f_favail
-        };
-        Ok(Limits {
-            entries_max: inodes,
-            bytes_max: found.f_bavail.saturating_mul(found.f_frsize),
-            path_max: PATH_BYTES_MAX,
-        })
-    }
-}
 
 /// Extracts an archive into `into`, which must not exist yet or be an empty directory; read to
 /// the very end of the stream and flushed to disk with `syncfs`. The inventory is that of the
@@ -113,17 +52,22 @@ pub fn extract(
     options: ExtractOptions,
     sink: &mut dyn FnMut(&Entry) -> io::Result<()>,
 ) -> Result<FilesInventory> {
+    if let Owner::Fixed(u32::MAX, _) | Owner::Fixed(_, u32::MAX) = options.owner {
+        return Err(Failure::new(
+            "no user and no group has the number 4294967295",
+        ));
+    }
     let root = new_directory(into)?;
     let mut extraction = Extraction {
         into: into.to_owned(),
         parent: None,
-        options,
         directories: BTreeMap::new(),
         directories_bytes: 0,
         undescribed: 0,
         linked: HashMap::new(),
         tally: Tally::default(),
-        set_ids_dropped: 0,
+        describe: Describe::new(&options),
+        limits: options.limits,
         sink,
         root,
     };
@@ -143,13 +87,13 @@ struct Extraction<'a> {
     root: OwnedFd,
     /// The directory of the last name, most likely also of the next.
     parent: Option<(Vec<u8>, OwnedFd)>,
-    options: ExtractOptions,
+    limits: Limits,
     directories: BTreeMap<Vec<u8>, Held>,
     directories_bytes: usize,
     undescribed: u64,
     linked: HashMap<(u64, u64), Linked>,
     tally: Tally,
-    set_ids_dropped: u64,
+    describe: Describe,
     sink: &'a mut dyn FnMut(&Entry) -> io::Result<()>,
 }
 
@@ -168,7 +112,7 @@ struct Held {
 
 impl Extraction<'_> {
     fn member<R: Read>(&mut self, member: Member, members: &mut Members<R>) -> Result<()> {
-        let path = clean(&member.path, self.options.limits.path_max)?;
+        let path = clean(&member.path, self.limits.path_max)?;
         if path == b"." && member.kind != MemberKind::Dir {
             return Err(refused("the root can only be a directory"));
         }
@@ -177,7 +121,7 @@ impl Extraction<'_> {
             MemberKind::Dir => (Kind::Dir, None),
             MemberKind::Symlink => (Kind::Symlink, Some(symlink_target(&member.link)?)),
             MemberKind::Hardlink => {
-                let target = clean(&member.link, self.options.limits.path_max)
+                let target = clean(&member.link, self.limits.path_max)
                     .map_err(|failure| failure.context("a hard link's target"))?;
                 (Kind::Hardlink, Some(target))
             }
@@ -230,7 +174,7 @@ impl Extraction<'_> {
 
     fn within_limits(&self, entry: &Entry) -> Result<()> {
         let (entries, bytes) = self.tally.size();
-        let limits = &self.options.limits;
+        let limits = &self.limits;
         // Directories count although an archive need not describe them.
         let known = self.directories.get(&entry.path);
         let known = u64::from(known.is_some_and(|held| !held.described));
@@ -334,65 +278,8 @@ impl Extraction<'_> {
                 file.set_len(entry.size).or_fail(cannot_write)?;
             }
         }
-        self.describe(file.as_fd(), entry)?;
-        Ok(hash.finalize().into())
-    }
-
-    /// Owner, mode, attributes and time of an open file or directory, in the order in which none
-    /// undoes another: `user.*` needs the right to write, a change of owner clears set-id bits and
-    /// capabilities, a change of mode changes the ACL's mask.
-    fn describe(&mut self, of: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
-        let is = |wanted: fn(&[u8]) -> bool| {
-            let xattrs: &[Xattr] = if self.options.attributes {
-                &entry.xattrs
-            } else {
-                &[]
-            };
-            xattrs.iter().filter(move |(name, _)| wanted(name))
-        };
-        for attribute in is(|name| name.starts_with(b"user.")) {
-            attributes::set(of, attribute)?;
-        }
-        if let Some((uid, gid)) = self.owner(entry) {
-            fchown(of, Some(uid), Some(gid)).map_err(cannot_own)?;
-        }
-        let mode = Mode::from_raw_mode(self.mode(entry));
-        fchmod(of, mode)
-            .map_err(io::Error::from)
-            .or_fail(|| "cannot set the mode".into())?;
-        for attribute in is(|name| name.starts_with(b"system.")) {
-            attributes::set(of, attribute)?;
-        }
-        for attribute in is(is_privilege) {
-            if self.options.allow_setuid && rustix::process::geteuid().is_root() {
-                attributes::set(of, attribute)?;
-            } else {
-                self.set_ids_dropped += 1;
-            }
-        }
-        if entry.mode & 0o6000 != 0 && !self.options.allow_setuid {
-            self.set_ids_dropped += 1;
-        }
-        futimens(of, &times(entry.mtime))
-            .map_err(io::Error::from)
-            .or_fail(|| "cannot set the time".into())
-    }
-
-    fn mode(&self, entry: &Entry) -> u32 {
-        if self.options.allow_setuid {
-            entry.mode
-        } else {
-            entry.mode & 0o1777
-        }
-    }
-
-    fn owner(&self, entry: &Entry) -> Option<(Uid, Gid)> {
-        let (uid, gid) = match self.options.owner {
-            Owner::Recorded => (entry.uid, entry.gid),
-            Owner::Fixed(uid, gid) => (uid, gid),
-            Owner::Mine => return None,
-        };
-        Some((Uid::from_raw(uid), Gid::from_raw(gid)))
+        self.describe.open(file.as_fd(), entry)?;
+        Ok(hash.finalize())
     }
 
     /// A symbolic link or a named pipe.
@@ -403,20 +290,7 @@ impl Extraction<'_> {
                 mkfifoat(parent, name, Mode::RUSR | Mode::WUSR).map_err(new_name)?;
             }
         }
-        if let Some((uid, gid)) = self.owner(entry) {
-            let flags = AtFlags::SYMLINK_NOFOLLOW;
-            chownat(parent, name, Some(uid), Some(gid), flags).map_err(cannot_own)?;
-        }
-        if entry.kind == Kind::Fifo {
-            // The name was made exclusively in a directory of ours, so it is no link.
-            let mode = Mode::from_raw_mode(self.mode(entry));
-            rustix::fs::chmodat(parent, name, mode, AtFlags::empty())
-                .map_err(io::Error::from)
-                .or_fail(|| "cannot set the mode".into())?;
-        }
-        utimensat(parent, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(io::Error::from)
-            .or_fail(|| "cannot set the time".into())
+        self.describe.name(parent, name, entry)
     }
 
     /// Links to a file extracted before. The entry takes over what the file is, which is what a
@@ -468,7 +342,7 @@ impl Extraction<'_> {
             at += n as u64;
         }
         let linked = Linked {
-            sha256: hash.finalize().into(),
+            sha256: hash.finalize(),
             xattrs: Attributes::default().read(file.as_fd())?,
         };
         if self.linked.len() < LINKED_FILES_MAX {
@@ -477,29 +351,34 @@ impl Extraction<'_> {
         Ok(linked)
     }
 
+    fn finish_directory(&mut self, held: &Held) -> Result<()> {
+        let path = &held.entry.path;
+        let what = format!(
+            "cannot finish the directory {}/{}",
+            self.into.display(),
+            escape(path)
+        );
+        let directory = open_directory(self.root.as_fd(), path, OFlags::RDONLY)
+            .map_err(|error| below(path, error).context(what.clone()))?;
+        let described = self.describe.open(directory.as_fd(), &held.entry);
+        described.map_err(|failure| failure.context(what))?;
+        if held.described {
+            return Ok(());
+        }
+        self.record(&held.entry)
+    }
+
     /// Describes the directories, the deepest first, and flushes everything.
     fn finish(mut self) -> Result<FilesInventory> {
-        while let Some((path, held)) = self.directories.pop_last() {
-            let shown = || {
-                format!(
-                    "cannot finish the directory {}/{}",
-                    self.into.display(),
-                    escape(&path)
-                )
-            };
-            let directory = open_directory(self.root.as_fd(), &path, OFlags::RDONLY)
-                .map_err(io::Error::from)
-                .or_fail(shown)?;
-            let what = shown();
-            self.describe(directory.as_fd(), &held.entry)
-                .map_err(|failure| failure.context(what))?;
-            if !held.described {
-                self.record(&held.entry)?;
-            }
+        // Nobody else can look in until the root gets its mode.
+        let root = self.directories.remove(&b"."[..]);
+        while let Some((_, held)) = self.directories.pop_last() {
+            self.finish_directory(&held)?;
         }
-        if self.set_ids_dropped > 0 {
-            let count = self.set_ids_dropped;
-            let note = format!("{count} set-id bits or capabilities were not restored");
+        if let Some(root) = root {
+            self.finish_directory(&root)?;
+        }
+        for note in self.describe.notes() {
             self.tally.note(note);
         }
         syncfs(&self.root)
@@ -531,97 +410,6 @@ fn implicit(path: &[u8]) -> Held {
     }
 }
 
-/// Makes the directory to extract into, or takes an empty one; nobody else may look in.
-fn new_directory(into: &Path) -> Result<OwnedFd> {
-    let what = || format!("cannot extract into {}", into.display());
-    let fail = |error: Errno| Failure::because(what(), io::Error::from(error));
-    match rustix::fs::mkdir(into, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(fail(error).hint("its parent directory must exist")),
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let root = openat(CWD, into, flags, Mode::empty()).map_err(fail)?;
-    let mut names = into.read_dir().or_fail(what)?;
-    if names.next().is_some() {
-        let what = format!("{}: the directory is not empty", what());
-        return Err(Failure::new(what).hint("name one that does not exist yet"));
-    }
-    fchmod(&root, Mode::RWXU).map_err(fail)?;
-    attributes::remove_acls(root.as_fd()).map_err(|failure| failure.context(what()))?;
-    Ok(root)
-}
-
-fn make_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-    mkdirat(parent, name, Mode::RWXU).map_err(new_name)
-}
-
-/// Opens a directory below the root, through no link whatsoever.
-fn open_directory(root: BorrowedFd<'_>, path: &[u8], access: OFlags) -> Result<OwnedFd, Errno> {
-    // Not NOFOLLOW: with PATH it would be an exemption from NO_SYMLINKS.
-    let flags = access | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH
-        | ResolveFlags::NO_SYMLINKS
-        | ResolveFlags::NO_MAGICLINKS
-        | ResolveFlags::NO_XDEV;
-    loop {
-        match openat2(root, path, flags, Mode::empty(), resolve) {
-            // The kernel lost a race with a rename elsewhere and asks for another try.
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            other => return other,
-        }
-    }
-}
-
-/// A path relative to the root, without empty and `.` components.
-fn clean(path: &[u8], path_max: usize) -> Result<Vec<u8>> {
-    if path.is_empty() {
-        return Err(refused("an empty path"));
-    }
-    if path.starts_with(b"/") {
-        return Err(refused("an absolute path"));
-    }
-    if path.contains(&0) {
-        return Err(refused("a path with a NUL"));
-    }
-    let mut cleaned = Vec::with_capacity(path.len());
-    for part in path.split(|b| *b == b'/') {
-        match part {
-            b"" | b"." => continue,
-            b".." => return Err(refused("a path that climbs out with `..`")),
-            _ if part.len() > 255 => return Err(refused("a name of more than 255 bytes")),
-            part => {
-                if !cleaned.is_empty() {
-                    cleaned.push(b'/');
-                }
-                cleaned.extend(part);
-            }
-        }
-    }
-    if cleaned.len() > path_max.min(PATH_BYTES_MAX) {
-        return Err(refused("a path that is too long"));
-    }
-    if cleaned.is_empty() {
-        cleaned.push(b'.');
-    }
-    Ok(cleaned)
-}
-
-/// A symbolic link may point anywhere, since nothing is ever written through it.
-fn symlink_target(target: &[u8]) -> Result<Vec<u8>> {
-    if target.is_empty() || target.contains(&0) || target.len() > PATH_BYTES_MAX {
-        return Err(refused("a symbolic link with an impossible target"));
-    }
-    Ok(target.to_vec())
-}
-
-/// The directory of a clean path, and its last component.
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|b| *b == b'/') {
-        Some(at) => (&path[..at], &path[at + 1..]),
-        None => (b".", path),
-    }
-}
-
 /// Writes the next bytes of a member's data.
 fn copy<R: Read>(
     members: &mut Members<R>,
@@ -641,55 +429,6 @@ fn copy<R: Read>(
         len -= n as u64;
     }
     Ok(())
-}
-
-fn times(mtime: Mtime) -> Timestamps {
-    Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        last_modification: Timespec {
-            tv_sec: mtime.seconds,
-            tv_nsec: mtime.nanoseconds.into(),
-        },
-    }
-}
-
-fn refused(why: &str) -> Failure {
-    Failure::new(format!("refused: {why}"))
-        .hint("the archive is damaged or was made to do harm; nothing was written outside")
-}
-
-fn twice() -> Failure {
-    refused("the same name comes twice")
-}
-
-fn below(path: &[u8], error: Errno) -> Failure {
-    let path = escape(path);
-    match error {
-        Errno::LOOP => refused(&format!("a path through the symbolic link in `{path}`")),
-        Errno::NOTDIR => refused(&format!("a path through `{path}`, which is no directory")),
-        Errno::XDEV => refused(&format!("a path out of the directory: `{path}`")),
-        Errno::NOSYS | Errno::PERM => {
-            let what = format!("cannot open `{path}` safely");
-            Failure::because(what, io::Error::from(error))
-                .hint("it takes Linux 5.6 and a sandbox that allows openat2")
-        }
-        error => Failure::because(format!("cannot open `{path}`"), io::Error::from(error)),
-    }
-}
-
-fn new_name(error: Errno) -> Failure {
-    match error {
-        Errno::EXIST => twice(),
-        error => Failure::because("cannot make it", io::Error::from(error)),
-    }
-}
-
-fn cannot_own(error: Errno) -> Failure {
-    Failure::because("cannot set the owner", io::Error::from(error))
-        .hint("only root can give files to others: run as root, or keep them as yours")
 }
 
 fn cannot_write() -> String {

@@ -9,8 +9,8 @@
 
 use std::fmt::Write as _;
 
+use crate::sha256::Sha256;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::entry::{Entry, Kind, Xattr};
 
@@ -77,10 +77,10 @@ impl Tally {
             Kind::Fifo => inventory.other += 1,
         }
         canonical_content(&mut self.canonical, entry);
-        let content: [u8; 32] = Sha256::digest(&self.canonical).into();
+        let content: [u8; 32] = Sha256::digest(&self.canonical);
         self.content.add(&content);
         canonical_rest(&mut self.canonical, &content, entry);
-        self.all.add(&Sha256::digest(&self.canonical).into());
+        self.all.add(&Sha256::digest(&self.canonical));
     }
 
     pub fn changed(&mut self, note: String) {
@@ -103,7 +103,8 @@ impl Tally {
     }
 
     pub fn note(&mut self, note: String) {
-        if self.inventory.notes.len() < NOTES_MAX {
+        let notes = &self.inventory.notes;
+        if notes.len() < NOTES_MAX && notes.last() != Some(&note) {
             self.inventory.notes.push(note);
         }
     }

@@ -11,6 +11,7 @@ use tar::Header;
 
 use super::entry::{Mtime, Xattr, escape};
 use super::header::BLOCK;
+use super::pax::Extended;
 use super::{CHUNK, attributes};
 use crate::failure::{Failure, Result};
 
@@ -18,8 +19,6 @@ use crate::failure::{Failure, Result};
 const EXTENDED_BYTES_MAX: u64 = 4 << 20;
 /// Extended headers in front of one member.
 const EXTENDED_MAX: usize = 16;
-/// Stretches of data in one sparse file.
-const SEGMENTS_MAX: usize = 1_000_000;
 /// Zeros behind the end blocks: tar fills up to its blocking factor.
 const PADDING_BYTES_MAX: u64 = 16 << 20;
 
@@ -55,29 +54,9 @@ pub(super) enum MemberKind {
 pub(super) struct Members<R: Read> {
     input: BufReader<R>,
     /// Bytes of the current member's data and padding still to come.
-    data: u64,
+    pub(super) data: u64,
     padding: u64,
     offset: u64,
-}
-
-/// What extended headers say about the next member.
-#[derive(Default)]
-struct Extended {
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    size: Option<u64>,
-    uid: Option<u64>,
-    gid: Option<u64>,
-    owner: Option<Vec<u8>>,
-    group: Option<Vec<u8>>,
-    mtime: Option<Mtime>,
-    xattrs: Vec<Xattr>,
-    sparse_name: Option<Vec<u8>>,
-    sparse_size: Option<u64>,
-    sparse_major: Option<u64>,
-    sparse_offset: Option<u64>,
-    sparse_map: Vec<(u64, u64)>,
-    is_sparse: bool,
 }
 
 impl<R: Read> Members<R> {
@@ -318,81 +297,6 @@ impl<R: Read> Members<R> {
         }
     }
 
-    /// The map of GNU tar's own format: four stretches in the header, more in blocks behind it.
-    fn old_gnu_map(&mut self, header: &Header) -> Result<(u64, Vec<(u64, u64)>)> {
-        let bytes = *header.as_bytes();
-        let bad = || Failure::new("the archive holds a malformed map of a file with holes");
-        let real = number(&bytes[483..495]).and_then(|n| u64::try_from(n).ok());
-        let mut map = Vec::new();
-        let mut more = bytes[482] != 0;
-        stretches(&bytes[386..482], &mut map).ok_or_else(bad)?;
-        while more {
-            let mut block = [0; BLOCK];
-            self.exactly(&mut block)?;
-            stretches(&block[..504], &mut map).ok_or_else(bad)?;
-            more = block[504] != 0;
-        }
-        Ok((real.ok_or_else(bad)?, map))
-    }
-
-    /// The map of format 1.0: lines of text in front of the data, filled up to whole blocks.
-    fn map_in_front(&mut self) -> Result<Vec<(u64, u64)>> {
-        let mut map = Vec::new();
-        let mut left = None;
-        let mut offset = None;
-        let mut digits = Vec::new();
-        let mut block = [0; BLOCK];
-        while left != Some(0) {
-            if self.data < BLOCK as u64 {
-                return Err(self.damaged("a cut map of a file with holes"));
-            }
-            self.exactly(&mut block)?;
-            self.data -= BLOCK as u64;
-            for byte in block {
-                if byte != b'\n' {
-                    digits.push(byte);
-                    if digits.len() > 20 {
-                        return Err(self.damaged("a malformed map of a file with holes"));
-                    }
-                    continue;
-                }
-                let number = decimal(&digits)
-                    .ok_or_else(|| self.damaged("a malformed map of a file with holes"))?;
-                digits.clear();
-                match (left, offset.take()) {
-                    (None, _) if number > SEGMENTS_MAX as u64 => {
-                        return Err(self.damaged("a file with too many holes"));
-                    }
-                    (None, _) => left = Some(number),
-                    (Some(_), None) => offset = Some(number),
-                    (Some(n), Some(offset)) => {
-                        map.push((offset, number));
-                        left = Some(n - 1);
-                    }
-                }
-                if left == Some(0) {
-                    break;
-                }
-            }
-        }
-        Ok(map)
-    }
-
-    fn check_map(&self, map: &[(u64, u64)], size: u64) -> Result<()> {
-        let (mut end, mut sum) = (0_u64, 0_u64);
-        let mut good = map.len() <= SEGMENTS_MAX;
-        for (offset, len) in map {
-            good &= *offset >= end;
-            end = offset.saturating_add(*len);
-            sum = sum.saturating_add(*len);
-        }
-        if good && end <= size && sum == self.data {
-            Ok(())
-        } else {
-            Err(self.damaged("a map of a file with holes that does not fit its data"))
-        }
-    }
-
     /// The data of an extended header.
     fn small(&mut self, size: u64) -> Result<Vec<u8>> {
         if size > EXTENDED_BYTES_MAX {
@@ -415,7 +319,7 @@ impl<R: Read> Members<R> {
         self.exactly(&mut block[..len])
     }
 
-    fn exactly(&mut self, out: &mut [u8]) -> Result<()> {
+    pub(super) fn exactly(&mut self, out: &mut [u8]) -> Result<()> {
         match self.input.read_exact(out) {
             Ok(()) => {
                 self.offset += out.len() as u64;
@@ -426,7 +330,7 @@ impl<R: Read> Members<R> {
         }
     }
 
-    fn damaged(&self, what: &str) -> Failure {
+    pub(super) fn damaged(&self, what: &str) -> Failure {
         let at = self.offset;
         Failure::new(format!("the archive holds {what}, near byte {at}"))
             .hint("it is damaged or no tar archive: take another backup")
@@ -438,103 +342,8 @@ fn cut(offset: u64) -> Failure {
         .hint("it was cut when it was written or copied: take another backup")
 }
 
-impl Extended {
-    /// Takes over the records of a header; none if one is malformed.
-    fn read(&mut self, text: &[u8]) -> Option<()> {
-        for record in Extended::records(text) {
-            let (key, value) = record?;
-            match key {
-                b"path" => self.path = Some(value.to_vec()),
-                b"linkpath" => self.link = Some(value.to_vec()),
-                b"size" => self.size = Some(decimal(value)?),
-                b"uid" => self.uid = Some(decimal(value)?),
-                b"gid" => self.gid = Some(decimal(value)?),
-                b"uname" => self.owner = Some(value.to_vec()),
-                b"gname" => self.group = Some(value.to_vec()),
-                b"mtime" => self.mtime = Some(time(value)?),
-                b"GNU.sparse.name" => self.sparse_name = Some(value.to_vec()),
-                b"GNU.sparse.size" | b"GNU.sparse.realsize" => {
-                    self.is_sparse = true;
-                    self.sparse_size = Some(decimal(value)?);
-                }
-                b"GNU.sparse.major" => self.sparse_major = Some(decimal(value)?),
-                b"GNU.sparse.offset" => self.sparse_offset = Some(decimal(value)?),
-                b"GNU.sparse.numbytes" => {
-                    let offset = self.sparse_offset.take()?;
-                    self.sparse_map.push((offset, decimal(value)?));
-                }
-                b"GNU.sparse.map" => {
-                    let mut numbers = value.split(|b| *b == b',').map(decimal);
-                    while let Some(offset) = numbers.next() {
-                        self.sparse_map.push((offset?, numbers.next()??));
-                    }
-                }
-                _ => {
-                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                        self.xattrs.push((attribute_name(name), value.to_vec()));
-                    }
-                }
-            }
-        }
-        Some(())
-    }
-
-    /// Keys and values; a malformed record is none and ends them.
-    fn records(mut text: &[u8]) -> impl Iterator<Item = Option<(&[u8], &[u8])>> {
-        std::iter::from_fn(move || {
-            if text.is_empty() {
-                return None;
-            }
-            let record = split_record(text);
-            text = record.map_or(&[], |(_, _, rest)| rest);
-            Some(record.map(|(key, value, _)| (key, value)))
-        })
-    }
-}
-
-fn split_record(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    let blank = text.iter().take(12).position(|b| *b == b' ')?;
-    let len = usize::try_from(decimal(&text[..blank])?).ok()?;
-    let (record, rest) = text.split_at_checked(len)?;
-    let record = record.get(blank + 1..)?.strip_suffix(b"\n")?;
-    let equals = record.iter().position(|b| *b == b'=')?;
-    Some((&record[..equals], &record[equals + 1..], rest))
-}
-
-/// Undoes what [`super::header::attribute_key`] does to a name.
-fn attribute_name(key: &[u8]) -> Vec<u8> {
-    let mut name = Vec::with_capacity(key.len());
-    let mut rest = key;
-    while let Some((first, after)) = rest.split_first() {
-        let (byte, after) = match rest.get(..3) {
-            Some(b"%3D") => (b'=', &rest[3..]),
-            Some(b"%25") => (b'%', &rest[3..]),
-            _ => (*first, after),
-        };
-        name.push(byte);
-        rest = after;
-    }
-    name
-}
-
-fn stretches(mut fields: &[u8], map: &mut Vec<(u64, u64)>) -> Option<()> {
-    while let Some((stretch, rest)) = fields.split_at_checked(24) {
-        fields = rest;
-        if stretch[0] == 0 {
-            continue;
-        }
-        let offset = u64::try_from(number(&stretch[..12])?).ok()?;
-        let len = u64::try_from(number(&stretch[12..])?).ok()?;
-        if map.len() >= SEGMENTS_MAX {
-            return None;
-        }
-        map.push((offset, len));
-    }
-    Some(())
-}
-
 /// A number of a header: octal digits among blanks, or GNU tar's binary with the high bit set.
-fn number(field: &[u8]) -> Option<i128> {
+pub(super) fn number(field: &[u8]) -> Option<i128> {
     let first = *field.first()?;
     if first & 0x80 != 0 {
         // Two's complement of all the field's bits but the first.
@@ -552,43 +361,6 @@ fn number(field: &[u8]) -> Option<i128> {
     digits[..end].iter().try_fold(0, |value, digit| {
         let digit = (*digit as char).to_digit(8)?;
         Some(value * 8 + i128::from(digit))
-    })
-}
-
-fn decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-/// A decimal fraction of seconds; digits below a nanosecond are cut towards the past.
-fn time(text: &[u8]) -> Option<Mtime> {
-    let (negative, text) = match text.strip_prefix(b"-") {
-        Some(rest) => (true, rest),
-        None => (false, text),
-    };
-    let mut parts = text.splitn(2, |b| *b == b'.');
-    let whole = i64::try_from(decimal(parts.next()?)?).ok()?;
-    let mut nanoseconds = 0;
-    let mut scale = 100_000_000;
-    for digit in parts.next().unwrap_or_default() {
-        nanoseconds += (*digit as char).to_digit(10)? * scale;
-        scale /= 10;
-    }
-    Some(match (negative, nanoseconds) {
-        (false, nanoseconds) => Mtime {
-            seconds: whole,
-            nanoseconds,
-        },
-        (true, 0) => Mtime {
-            seconds: -whole,
-            nanoseconds: 0,
-        },
-        (true, nanoseconds) => Mtime {
-            seconds: -whole - 1,
-            nanoseconds: 1_000_000_000 - nanoseconds,
-        },
     })
 }
 

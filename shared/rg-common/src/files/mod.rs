@@ -8,15 +8,21 @@
 
 mod archive;
 mod attributes;
+mod confine;
+mod describe;
 mod entry;
 mod exchange;
 mod extract;
 mod header;
 mod inventory;
+mod limits;
+mod listing;
 mod members;
 mod owners;
 mod pattern;
+mod pax;
 mod scan;
+mod sparse;
 mod walk;
 
 #[cfg(test)]
@@ -25,8 +31,9 @@ mod tests;
 pub use archive::{Archive, archive};
 pub use entry::{Entry, Kind, Mtime, Xattr, escape, unescape};
 pub use exchange::exchange;
-pub use extract::{ExtractOptions, Limits, Owner, extract};
+pub use extract::{DIRECTORIES_BYTES_MAX, extract};
 pub use inventory::{FilesInventory, NOTES_MAX};
+pub use limits::{ExtractOptions, Limits, Owner};
 pub use pattern::Pattern;
 pub use scan::scan;
 pub use walk::DEPTH_MAX;

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
+use crate::sha256::Sha256;
 
 use super::archive::read_at_most;
 use super::entry::{Entry, escape};
@@ -51,7 +51,7 @@ fn hash(walk: &mut Walk, entry: &mut Entry, opened: Opened, buffer: &mut [u8]) -
         .map_err(io::Error::from)
         .or_fail(what)?;
     entry.size = size;
-    entry.sha256 = Some(hash.finalize().into());
+    entry.sha256 = Some(hash.finalize());
     #[allow(clippy::unnecessary_cast)] // The field's type differs between architectures.
     let allocated = (stat.st_blocks as u64).saturating_mul(512);
     entry.sparse = allocated < size;

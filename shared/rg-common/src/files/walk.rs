@@ -14,14 +14,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, fstat, openat, openat2,
-    readlinkat, statat,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2, readlinkat,
+    statat,
 };
 use rustix::io::Errno;
 
 use super::attributes::Attributes;
 use super::entry::{Entry, Kind, Mtime, escape};
 use super::inventory::Tally;
+use super::listing::Listing;
 use super::owners::Owners;
 use super::{ArchiveOptions, PATH_BYTES_MAX};
 use crate::failure::{Failure, OrFail, Result};
@@ -30,10 +31,6 @@ use crate::failure::{Failure, OrFail, Result};
 pub const DEPTH_MAX: usize = 500;
 /// Files whose further names are remembered; those above it are archived once for each name.
 const LINKED_FILES_MAX: usize = 1_000_000;
-/// Bytes of one directory's names.
-const NAMES_BYTES_MAX: usize = 1 << 30;
-/// Directory entries are fetched in portions of so many bytes.
-const LISTING_BYTES: usize = 64 << 10;
 /// How often a name is looked at again when it becomes something else just then.
 const LOOKS_MAX: usize = 5;
 
@@ -59,29 +56,16 @@ pub(super) struct Walk {
     links: HashMap<(u64, u64), FirstName>,
     owners: Owners,
     attributes: Attributes,
-    listing: Vec<u8>,
+    portion: Vec<u8>,
     pub tally: Tally,
     #[cfg(test)]
     pub observer: Option<Observer>,
 }
 
-/// Called with each path right before it is opened, for what may happen just then.
-#[cfg(test)]
-pub(super) type Observer = Box<dyn FnMut(&[u8]) + Send>;
-
 struct Level {
-    directory: OwnedFd,
-    names: Vec<u8>,
-    order: Vec<Name>,
-    next: usize,
+    listing: Listing,
+    /// How long the path of the directory above is.
     parent_path_len: usize,
-}
-
-#[derive(Clone, Copy)]
-struct Name {
-    offset: u32,
-    len: u16,
-    file_type: FileType,
 }
 
 struct FirstName {
@@ -90,6 +74,10 @@ struct FirstName {
     sha256: Option<[u8; 32]>,
     unseen: u64,
 }
+
+/// Called with each path right before it is opened, for what may happen just then.
+#[cfg(test)]
+pub(super) type Observer = Box<dyn FnMut(&[u8]) + Send>;
 
 /// What opening a name came to.
 enum Look {
@@ -118,14 +106,14 @@ impl Walk {
             links: HashMap::new(),
             owners: Owners::here(),
             attributes: Attributes::default(),
-            listing: Vec::with_capacity(LISTING_BYTES),
+            portion: Vec::new(),
             tally: Tally::default(),
             #[cfg(test)]
             observer: None,
         };
         let mut entry = walk.entry(b".".to_vec(), Kind::Dir, &stat);
         entry.xattrs = walk.attributes(directory.as_fd(), b".")?;
-        let level = walk.list(directory, b".", 0)?;
+        let level = walk.list(directory, b".")?;
         walk.stack.push(level);
         Ok((walk, Found { entry, file: None }))
     }
@@ -133,16 +121,15 @@ impl Walk {
     /// The next name, or none after the last.
     pub fn next(&mut self) -> Result<Option<Found>> {
         while let Some(level) = self.stack.last_mut() {
-            let Some(name) = level.order.get(level.next).copied() else {
+            let Some((name, file_type)) = level.listing.next() else {
                 self.path.truncate(level.parent_path_len);
                 self.stack.pop();
                 continue;
             };
-            level.next += 1;
-            let start = name.offset as usize;
             let mut path = self.path.clone();
-            path.extend(&level.names[start..start + usize::from(name.len)]);
-            if let Some(found) = self.visit(path, usize::from(name.len), name.file_type)? {
+            path.extend(name);
+            let name_len = name.len();
+            if let Some(found) = self.visit(path, name_len, file_type)? {
                 return Ok(Some(found));
             }
         }
@@ -199,9 +186,8 @@ impl Walk {
                     self.compare_type(&path, first_type, file_type);
                     return Ok(Some(*found));
                 }
-                Look::Directory(entry, mut level) => {
+                Look::Directory(entry, level) => {
                     self.compare_type(&path, first_type, file_type);
-                    level.parent_path_len = self.path.len();
                     self.path = path;
                     self.path.push(b'/');
                     self.stack.push(level);
@@ -252,6 +238,7 @@ impl Walk {
         self.stack
             .last()
             .expect("a name lies in a directory")
+            .listing
             .directory
             .as_fd()
     }
@@ -387,7 +374,7 @@ impl Walk {
         }
         let mut entry = self.entry(path.to_vec(), Kind::Dir, &stat);
         entry.xattrs = self.attributes(directory.as_fd(), path)?;
-        let level = self.list(directory, path, 0)?;
+        let level = self.list(directory, path)?;
         Ok(Look::Directory(Box::new(entry), level))
     }
 
@@ -396,47 +383,12 @@ impl Walk {
         self.tally.skipped(note);
     }
 
-    /// All names of a directory in order of their bytes.
-    fn list(&mut self, directory: OwnedFd, path: &[u8], parent_path_len: usize) -> Result<Level> {
-        let (mut names, mut order) = (Vec::new(), Vec::new());
-        let mut raw = RawDir::new(&directory, self.listing.spare_capacity_mut());
-        let mut failed = None;
-        while let Some(item) = raw.next() {
-            let item = match item {
-                Ok(item) => item,
-                // The directory was removed after it was opened.
-                Err(Errno::NOENT) => break,
-                Err(error) => {
-                    failed = Some(error);
-                    break;
-                }
-            };
-            let name = item.file_name().to_bytes();
-            if name == b"." || name == b".." {
-                continue;
-            }
-            if names.len() + name.len() > NAMES_BYTES_MAX {
-                let what = format!("{} holds too many names", escape(path));
-                return Err(Failure::new(what).hint("spread its files over directories"));
-            }
-            order.push(Name {
-                offset: names.len() as u32,
-                len: name.len() as u16,
-                file_type: item.file_type(),
-            });
-            names.extend_from_slice(name);
-        }
-        if let Some(error) = failed {
-            return Err(self.unreadable(path, error));
-        }
-        let bytes = |n: &Name| &names[n.offset as usize..n.offset as usize + usize::from(n.len)];
-        order.sort_unstable_by(|a, b| bytes(a).cmp(bytes(b)));
+    fn list(&mut self, directory: OwnedFd, path: &[u8]) -> Result<Level> {
+        let listing = Listing::read(directory, &mut self.portion)
+            .map_err(|error| self.unreadable(path, error))?;
         Ok(Level {
-            directory,
-            names,
-            order,
-            next: 0,
-            parent_path_len,
+            listing,
+            parent_path_len: self.path.len(),
         })
     }
 

@@ -7,6 +7,7 @@
 
 pub mod compare;
 pub mod connect;
+pub mod copy;
 pub mod create;
 pub mod exchange;
 pub mod facts;

@@ -19,7 +19,7 @@ mod zstd;
 use std::io::{self, Read};
 
 pub use self::age::{Identities, Recipients};
-pub use self::digest::{Digests, stored_digest};
+pub use self::digest::{Digests, stored_digest, stored_fingerprint};
 pub use self::open::{Opener, open};
 
 use self::age::Encrypter;

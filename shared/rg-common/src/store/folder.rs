@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::{Key, Lock, Object, PutError, Store};
 use crate::failure::{Failure, OrFail, Result};
+use crate::stop;
 
 /// What a temporary name begins with; a list never shows it and `sweep` removes it.
 const TEMPORARY: &str = ".rg-tmp-";
@@ -19,6 +20,8 @@ const TEMPORARY: &str = ".rg-tmp-";
 const LOCK: &str = ".rg-lock";
 /// How long to wait for a lock before saying who holds it.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// How often it is tried meanwhile.
+const LOCK_LOOK: Duration = Duration::from_millis(100);
 /// How much is copied at once.
 const COPY_BYTES: usize = 1 << 18;
 /// The disk is asked to begin writing after each such piece, so that the final flush is short.
@@ -262,7 +265,7 @@ pub fn lock_file(path: &Path, what: &str) -> Result<Lock> {
                     ),
                 );
             }
-            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(100)),
+            Err(fs::TryLockError::WouldBlock) => stop::pause(LOCK_LOOK)?,
         }
     }
     // Only for the message above; a lock that cannot be labelled still holds.

@@ -68,7 +68,7 @@ fn flipped_bytes_never_write_outside_and_never_panic() {
         (random >> 33) as usize % bound
     };
     let mut unnoticed = 0;
-    for round in 0..1500 {
+    for round in 0..400 {
         let mut damaged = tar.clone();
         for _ in 0..=next(4) {
             let at = next(damaged.len());
@@ -86,7 +86,7 @@ fn flipped_bytes_never_write_outside_and_never_panic() {
         }
     }
     // What remains is damage in padding and in fields that carry nothing.
-    assert!(unnoticed < 1200, "{unnoticed}");
+    assert!(unnoticed < 320, "{unnoticed}");
     assert_eq!(scratch.names().len(), 8);
 }
 

@@ -29,7 +29,7 @@ fn a_missing_root_is_an_error_with_a_hint() {
 fn a_file_that_may_not_be_read_ends_the_backup() {
     let scratch = Scratch::new();
     let file = scratch.file("tree/secret", b"x");
-    std::fs::set_permissions(&file, PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o000)).unwrap();
     let got = archived(&scratch.path("tree"));
     if am_root() {
         assert_eq!(got.unwrap().1.files, 1);
@@ -271,4 +271,71 @@ fn a_name_of_any_bytes_comes_back() {
     let (tar, inventory, _) = archived(&scratch.path("tree")).unwrap();
     extracted(&tar, &scratch.path("out")).unwrap();
     assert_same(&scanned(&scratch.path("out")), &inventory);
+}
+
+#[test]
+fn devices_and_other_file_systems_are_noted_and_not_read() {
+    // Every Linux has its terminals there, on a file system of their own.
+    let options = ArchiveOptions {
+        exclude: vec![Pattern::parse("/[!pz]*").unwrap()],
+        skip: vec![],
+    };
+    let (_, inventory, _) = archived_with("/dev".as_ref(), options).unwrap();
+    let noted = |note: &str| inventory.notes.iter().any(|n| n == note);
+    assert!(noted("mount point below: pts is not in the backup"));
+    assert!(noted("device, not in the backup: zero"));
+}
+
+#[test]
+fn a_tree_deeper_than_the_limit_is_refused_and_not_cut() {
+    let scratch = Scratch::new();
+    let deep = format!("tree{}", "/d".repeat(DEPTH_MAX - 1));
+    std::fs::create_dir_all(scratch.path(&deep)).unwrap();
+    let (tar, inventory, _) = archived(&scratch.path("tree")).unwrap();
+    assert_eq!(inventory.directories, DEPTH_MAX as u64);
+    extracted(&tar, &scratch.path("out")).unwrap();
+    std::fs::create_dir(scratch.path(&deep).join("e")).unwrap();
+    let failure = archived(&scratch.path("tree")).unwrap_err();
+    assert!(
+        failure
+            .to_string()
+            .ends_with("lies more than 500 directories deep")
+    );
+    assert_eq!(failure.hints(), ["move it up in the tree, or exclude it"]);
+}
+
+#[test]
+fn a_number_that_belongs_to_another_user_here_is_noted() {
+    use super::hostile::member;
+    let scratch = Scratch::new();
+    let mut bytes = member(tar::EntryType::Regular, "f", "", b"x");
+    bytes[265..273].copy_from_slice(b"deployer");
+    bytes[148..156].fill(b' ');
+    let sum: u32 = bytes[..512].iter().map(|b| u32::from(*b)).sum();
+    bytes[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    bytes.extend([0; 1024]);
+    let inventory = extracted(&bytes, &scratch.path("out")).unwrap();
+    let expected = ["files of `deployer` keep the user number 0, which here belongs to root"];
+    assert_eq!(inventory.notes, if am_root() { &expected[..] } else { &[] });
+}
+
+#[test]
+fn a_closed_root_is_closed_last() {
+    let scratch = Scratch::new();
+    // These sort in front of the root's own name.
+    scratch.file("tree/-a/b", b"x");
+    scratch.file("tree/ c/d", b"x");
+    let (tar, inventory, _) = archived(&scratch.path("tree")).unwrap();
+    let mut closed = tar.clone();
+    // A header for the nanoseconds comes first, unless there are none.
+    let header = &mut closed[if tar[156] == b'x' { 1024 } else { 0 }..][..512];
+    header[100..107].copy_from_slice(b"0000000");
+    header[148..156].fill(b' ');
+    let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let out = extracted(&closed, &scratch.path("out")).unwrap();
+    assert_eq!((out.files, out.directories), (2, 3));
+    assert_ne!(out.digest, inventory.digest);
+    let mode = scratch.path("out").metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0);
 }
