@@ -291,7 +291,16 @@ fn a_pg_restore_that_fails_or_dies_half_way_changes_nothing() {
         ("2", "\"$real\" \"$@\" --list | head -c 300; kill -9 $$"),
         // It says that all is well, and has done nothing.
         ("2", "exit 0"),
-        ("2", "\"$real\" --section=pre-data \"$@\"; exit 0"),
+        (
+            "2",
+            "for a; do shift; [ \"$a\" = --section=data ] || set -- \"$@\" \"$a\"; done; \
+             \"$real\" \"$@\"; exit 0",
+        ),
+        // The rows are there, and it dies while it makes the indexes.
+        (
+            "2",
+            "case \"$*\" in *post-data*) kill -9 $$ ;; esac; exec \"$real\" \"$@\"",
+        ),
     ] {
         app.program_does("pg_restore", body);
         app.restore(&[RUN, &["--jobs", jobs]].concat()).fails(2);
