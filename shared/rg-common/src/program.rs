@@ -11,10 +11,12 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -26,6 +28,8 @@ use crate::stop;
 const STDERR_LINES: usize = 40;
 /// A line on stderr is kept up to this many bytes.
 const STDERR_LINE_BYTES: usize = 2_000;
+/// How much later than a program we may hear of a signal that was for both.
+const SIGNAL_LAG: Duration = Duration::from_millis(300);
 /// The pipe to and from a program holds up to this many bytes, so that it need not wait for us
 /// at every 64 KiB (the kernel's default limit for an ordinary user is 1 MiB).
 const PIPE_BYTES: usize = 1 << 20;
@@ -278,6 +282,10 @@ impl Running {
         if handle.is_some_and(|handle| handle.asked_to_end.load(Ordering::SeqCst)) {
             stop::check()?;
         }
+        // Ctrl-C reaches the whole group: the program may be gone before we have heard of it.
+        if matches!(status.signal(), Some(2 | 15)) {
+            stop::pause(SIGNAL_LAG)?;
+        }
         Err(Failure::because(
             format!("{} {}", self.name, ending(status)),
             ProgramError { status, said },
@@ -314,7 +322,6 @@ impl std::fmt::Display for ProgramError {
 impl std::error::Error for ProgramError {}
 
 fn ending(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended with exit status {code}"),
         (None, Some(signal)) => format!("was killed by signal {signal}"),

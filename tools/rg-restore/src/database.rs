@@ -312,10 +312,12 @@ fn fill(
         (differences, finished)
     });
     finished.or_else(|failure| blame(server, source, failure))?;
-    match differences? {
-        none if none.is_empty() => Ok(()),
-        some => Err(Trouble::Bad(describe(source, &some))),
+    let mut said: Vec<String> = differences?.iter().map(ToString::to_string).collect();
+    said.extend(missing_objects(server, content, name)?);
+    if said.is_empty() {
+        return Ok(());
     }
+    Err(Trouble::Bad(describe(source, &said)))
 }
 
 /// A load that failed: the backup is only to blame if its stored bytes are not as recorded, or if
@@ -379,17 +381,73 @@ pub fn compare(
     )
 }
 
-fn describe(source: &Source, differences: &[Difference]) -> Failure {
-    let named: Vec<String> = differences
-        .iter()
-        .take(NAMED_DIFFERENCES)
-        .map(ToString::to_string)
-        .collect();
-    let more = differences.len().saturating_sub(NAMED_DIFFERENCES);
-    let more = if more == 0 {
-        String::new()
-    } else {
-        format!("; and {more} more")
+/// What is made after the rows and no row tells of: by pg_dump's words, and how it is counted. An
+/// extension's own may be among what is found, never among what is expected.
+const OBJECTS: &[(&str, &str)] = &[
+    (
+        "INDEX",
+        "SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+         WHERE c.relnamespace = ANY (SELECT oid FROM spaces) AND NOT EXISTS
+         (SELECT FROM pg_constraint k WHERE k.conindid = c.oid AND k.contype IN ('p', 'u', 'x'))",
+    ),
+    (
+        "CONSTRAINT",
+        "SELECT count(*) FROM pg_constraint
+         WHERE connamespace = ANY (SELECT oid FROM spaces) AND contype IN ('p', 'u', 'x')",
+    ),
+    (
+        "FK CONSTRAINT",
+        "SELECT count(*) FROM pg_constraint
+         WHERE connamespace = ANY (SELECT oid FROM spaces) AND contype = 'f' AND conparentid = 0",
+    ),
+    (
+        "TRIGGER",
+        "SELECT count(*) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+         WHERE c.relnamespace = ANY (SELECT oid FROM spaces) AND NOT t.tgisinternal",
+    ),
+    (
+        "VIEW",
+        "SELECT count(*) FROM pg_class
+         WHERE relnamespace = ANY (SELECT oid FROM spaces) AND relkind = 'v'",
+    ),
+    (
+        "MATERIALIZED VIEW",
+        "SELECT count(*) FROM pg_class
+         WHERE relnamespace = ANY (SELECT oid FROM spaces) AND relkind = 'm'",
+    ),
+];
+
+/// Kinds of objects of which there are fewer than in the backup: a pg_restore that says that all
+/// is well is not taken at its word for these either.
+fn missing_objects(
+    server: &Server<'_>,
+    content: &DatabaseContent,
+    name: &str,
+) -> Result<Vec<String>> {
+    let session = server.admin.beside(name)?;
+    let mut missing = Vec::new();
+    for (kind, count) in OBJECTS {
+        let expected = content.inventory.objects.get(*kind).copied().unwrap_or(0);
+        let found: i64 = session.value(
+            &format!(
+                "WITH spaces AS (SELECT oid FROM pg_namespace WHERE nspname !~ '^pg_'
+                 AND nspname <> 'information_schema') {count}"
+            ),
+            &[],
+        )?;
+        if found.unsigned_abs() < expected {
+            missing.push(format!("{kind}: {found} instead of {expected}"));
+        }
+    }
+    session.close();
+    Ok(missing)
+}
+
+fn describe(source: &Source, differences: &[String]) -> Failure {
+    let named = &differences[..differences.len().min(NAMED_DIFFERENCES)];
+    let more = match differences.len() - named.len() {
+        0 => String::new(),
+        more => format!("; and {more} more"),
     };
     Failure::new(format!(
         "what was restored from {} is not what was recorded: {}{more}",
