@@ -11,7 +11,6 @@ use rg_common::cli::Context;
 use rg_common::config::{Config, DatabaseConfig};
 use rg_common::dataset;
 use rg_common::dump::DumpFormat;
-use rg_common::postgres::compare::{self, Difference, Expected};
 use rg_common::postgres::connect::ServerVersion;
 use rg_common::postgres::create;
 use rg_common::postgres::exchange;
@@ -27,17 +26,17 @@ use rg_common::store::free_bytes;
 use rg_common::{Failure, OrFail, Result};
 
 use crate::args::Reading;
-use crate::scratch;
 use crate::source::Source;
+use crate::{proof, scratch};
 
-/// How many differences a message names.
-const NAMED_DIFFERENCES: usize = 8;
 /// A restored database takes up to this many times its dump (indexes, page headers), in percent.
 const GROWTH_PERCENT: u64 = 200;
 /// PostgreSQL's programs say nothing on stdout; more than this is refused.
 const PROGRAM_OUTPUT_BYTES: usize = 1 << 20;
 /// How much is copied at once.
 const COPY_BYTES: usize = 1 << 18;
+/// So many buffers wait between reading and writing.
+const BUFFERS: usize = 4;
 /// What a load says when not the backup is to blame but where it is loaded: the machine, the
 /// server, or the role's rights. A sound backup must not be recorded as bad for it.
 const WORLD: &[&str] = &[
@@ -304,7 +303,7 @@ fn fill(
     let rest = loaded.or_else(|failure| blame(server, source, failure))?;
     // The rows are all there: they are read back while indexes and constraints are made.
     let (differences, finished) = std::thread::scope(|threads| {
-        let comparing = threads.spawn(|| compare(server, content, name, jobs));
+        let comparing = threads.spawn(|| proof::compare(server, content, name, jobs));
         let finished = rest.as_ref().map_or(Ok(()), Rest::finish);
         let differences = comparing
             .join()
@@ -313,11 +312,11 @@ fn fill(
     });
     finished.or_else(|failure| blame(server, source, failure))?;
     let mut said: Vec<String> = differences?.iter().map(ToString::to_string).collect();
-    said.extend(missing_objects(server, content, name)?);
+    said.extend(proof::missing_objects(server, content, name)?);
     if said.is_empty() {
         return Ok(());
     }
-    Err(Trouble::Bad(describe(source, &said)))
+    Err(Trouble::Bad(proof::describe(source, &said)))
 }
 
 /// A load that failed: the backup is only to blame if its stored bytes are not as recorded, or if
@@ -352,108 +351,6 @@ pub fn told_by(server: &Server<'_>, failure: Failure) -> Trouble {
         true => Trouble::Bad(failure),
         false => Trouble::Unknown(failure),
     }
-}
-
-/// Compares a database's content with what a backup recorded.
-pub fn compare(
-    server: &Server<'_>,
-    content: &DatabaseContent,
-    name: &str,
-    jobs: usize,
-) -> Result<Vec<Difference>> {
-    let inventory = &content.inventory;
-    if !inventory.counted {
-        tracing::warn!("the backup recorded no rows: its content cannot be compared");
-        return Ok(Vec::new());
-    }
-    let expected = Expected {
-        encoding: inventory.encoding.as_deref(),
-        lc_monetary: None,
-        tables: &inventory.tables,
-        sequences: &inventory.sequences,
-        large_objects: &inventory.large_objects,
-    };
-    compare::compare(
-        &server.connector,
-        &server.url.with_database(name),
-        &expected,
-        jobs,
-    )
-}
-
-/// What is made after the rows and no row tells of: by pg_dump's words, and how it is counted. An
-/// extension's own may be among what is found, never among what is expected.
-const OBJECTS: &[(&str, &str)] = &[
-    (
-        "INDEX",
-        "SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-         WHERE c.relnamespace = ANY (SELECT oid FROM spaces) AND NOT EXISTS
-         (SELECT FROM pg_constraint k WHERE k.conindid = c.oid AND k.contype IN ('p', 'u', 'x'))",
-    ),
-    (
-        "CONSTRAINT",
-        "SELECT count(*) FROM pg_constraint
-         WHERE connamespace = ANY (SELECT oid FROM spaces) AND contype IN ('p', 'u', 'x')",
-    ),
-    (
-        "FK CONSTRAINT",
-        "SELECT count(*) FROM pg_constraint
-         WHERE connamespace = ANY (SELECT oid FROM spaces) AND contype = 'f' AND conparentid = 0",
-    ),
-    (
-        "TRIGGER",
-        "SELECT count(*) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
-         WHERE c.relnamespace = ANY (SELECT oid FROM spaces) AND NOT t.tgisinternal",
-    ),
-    (
-        "VIEW",
-        "SELECT count(*) FROM pg_class
-         WHERE relnamespace = ANY (SELECT oid FROM spaces) AND relkind = 'v'",
-    ),
-    (
-        "MATERIALIZED VIEW",
-        "SELECT count(*) FROM pg_class
-         WHERE relnamespace = ANY (SELECT oid FROM spaces) AND relkind = 'm'",
-    ),
-];
-
-/// Kinds of objects of which there are fewer than in the backup: a pg_restore that says that all
-/// is well is not taken at its word for these either.
-fn missing_objects(
-    server: &Server<'_>,
-    content: &DatabaseContent,
-    name: &str,
-) -> Result<Vec<String>> {
-    let session = server.admin.beside(name)?;
-    let mut missing = Vec::new();
-    for (kind, count) in OBJECTS {
-        let expected = content.inventory.objects.get(*kind).copied().unwrap_or(0);
-        let found: i64 = session.value(
-            &format!(
-                "WITH spaces AS (SELECT oid FROM pg_namespace WHERE nspname !~ '^pg_'
-                 AND nspname <> 'information_schema') {count}"
-            ),
-            &[],
-        )?;
-        if found.unsigned_abs() < expected {
-            missing.push(format!("{kind}: {found} instead of {expected}"));
-        }
-    }
-    session.close();
-    Ok(missing)
-}
-
-fn describe(source: &Source, differences: &[String]) -> Failure {
-    let named = &differences[..differences.len().min(NAMED_DIFFERENCES)];
-    let more = match differences.len() - named.len() {
-        0 => String::new(),
-        more => format!("; and {more} more"),
-    };
-    Failure::new(format!(
-        "what was restored from {} is not what was recorded: {}{more}",
-        source.name(),
-        named.join("; ")
-    ))
 }
 
 /// Jobs as asked for, else one for each processor.
@@ -575,7 +472,7 @@ fn load_script(
     writer.finish()
 }
 
-fn spool(plain: &mut impl Read, path: &Path) -> Result<()> {
+fn spool(plain: &mut (impl Read + Send), path: &Path) -> Result<()> {
     let what = || format!("cannot write the dump to {}", path.display());
     let mut file = File::options()
         .write(true)
@@ -586,18 +483,40 @@ fn spool(plain: &mut impl Read, path: &Path) -> Result<()> {
     feed(plain, &mut file).map_err(|failure| failure.context(what()))
 }
 
-fn feed(from: &mut impl Read, to: &mut impl Write) -> Result<()> {
-    let mut buffer = vec![0u8; COPY_BYTES];
-    loop {
-        let n = match from.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(n) => n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Failure::from_io("cannot read the backup", error)),
-        };
-        to.write_all(&buffer[..n])
-            .map_err(|error| Failure::from_io("cannot pass it on", error))?;
-    }
+/// Copies to the end. Reading (which decrypts, decompresses and digests) goes on on a thread of
+/// its own while what was read is written.
+fn feed(from: &mut (impl Read + Send), to: &mut impl Write) -> Result<()> {
+    std::thread::scope(|threads| {
+        let (filled, full) = std::sync::mpsc::sync_channel::<Result<Vec<u8>>>(BUFFERS);
+        let (emptied, empty) = std::sync::mpsc::channel::<Vec<u8>>();
+        threads.spawn(move || {
+            loop {
+                let mut buffer = empty.try_recv().unwrap_or_default();
+                buffer.resize(COPY_BYTES, 0);
+                let read = match from.read(&mut buffer) {
+                    Ok(0) => return,
+                    Ok(n) => {
+                        buffer.truncate(n);
+                        Ok(buffer)
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => Err(Failure::from_io("cannot read the backup", error)),
+                };
+                let last = read.is_err();
+                // Nobody takes it any more when writing has failed.
+                if filled.send(read).is_err() || last {
+                    return;
+                }
+            }
+        });
+        for buffer in full {
+            let buffer = buffer?;
+            to.write_all(&buffer)
+                .map_err(|error| Failure::from_io("cannot pass it on", error))?;
+            emptied.send(buffer).ok();
+        }
+        Ok(())
+    })
 }
 
 /// Gives the restored database what belongs to the database itself: settings, grants, owner. Of

@@ -18,6 +18,8 @@ pub mod inplace;
 mod journal;
 mod list;
 mod live;
+mod prepared;
+mod proof;
 mod run;
 mod scratch;
 mod source;
