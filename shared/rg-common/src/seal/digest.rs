@@ -1,11 +1,13 @@
 //! Counting and SHA-256, which anybody can check with `wc -c` and `sha256sum`.
 
 use std::io::Read;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread::JoinHandle;
 
 use twox_hash::xxhash3_128;
 
 use super::{READ_BYTES, read_retrying};
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, OrFail, Result};
 use crate::sha256::Sha256;
 
 /// What went through a [`Sealer`](super::Sealer) or an [`Opener`](super::Opener). The digests are
@@ -98,5 +100,86 @@ impl Digest {
                 hex
             });
         (self.bytes, hex)
+    }
+}
+
+/// A [`Digest`] taken on a thread of its own: the thread that pulls the data has enough to do.
+/// Holds at most [`WAITING`] + 2 pieces of [`READ_BYTES`].
+pub(super) struct Aside {
+    piece: Vec<u8>,
+    filled: Option<SyncSender<Vec<u8>>>,
+    emptied: Receiver<Vec<u8>>,
+    thread: Option<JoinHandle<Digest>>,
+}
+
+/// So many pieces may wait for the digest's thread.
+const WAITING: usize = 3;
+
+impl Aside {
+    /// Fails when no thread can be started.
+    pub(super) fn new() -> Result<Self> {
+        let (filled, full) = mpsc::sync_channel::<Vec<u8>>(WAITING);
+        let (back, emptied) = mpsc::channel();
+        let digest = move || {
+            let mut digest = Digest::default();
+            for mut piece in full {
+                digest.update(&piece);
+                piece.clear();
+                // Whoever gave up takes no buffers back.
+                back.send(piece).ok();
+            }
+            digest
+        };
+        let thread = std::thread::Builder::new()
+            .name("digest".to_owned())
+            .spawn(digest)
+            .or_fail(|| "cannot start the digest's thread".to_owned())?;
+        Ok(Aside {
+            piece: Vec::with_capacity(READ_BYTES),
+            filled: Some(filled),
+            emptied,
+            thread: Some(thread),
+        })
+    }
+
+    pub(super) fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = READ_BYTES - self.piece.len();
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.piece.extend_from_slice(now);
+            bytes = later;
+            if self.piece.len() == READ_BYTES {
+                self.pass_on();
+            }
+        }
+    }
+
+    fn pass_on(&mut self) {
+        let next = self.emptied.try_recv();
+        let next = next.unwrap_or_else(|_| Vec::with_capacity(READ_BYTES));
+        let piece = std::mem::replace(&mut self.piece, next);
+        if let Some(filled) = &self.filled {
+            // The thread ends only when this sender does, or by a panic that `finish` reports.
+            filled.send(piece).ok();
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Result<Digest> {
+        self.pass_on();
+        self.filled = None;
+        let thread = self.thread.take().map(JoinHandle::join);
+        match thread {
+            Some(Ok(digest)) => Ok(digest),
+            _ => Err(Failure::new("the digest could not be taken")),
+        }
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.filled = None;
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
     }
 }

@@ -23,7 +23,7 @@ pub use self::digest::{Digests, stored_digest, stored_fingerprint};
 pub use self::open::{Opener, open};
 
 use self::age::Encrypter;
-use self::digest::Digest;
+use self::digest::{Aside, Digest};
 use crate::failure::{Failure, Result};
 
 /// A source is read in pieces of up to this many bytes.
@@ -122,7 +122,7 @@ pub fn seal<R: Read>(plain: R, recipe: &Recipe) -> Result<Sealer<R>> {
         stored: Vec::new(),
         served: 0,
         state: State::Reading,
-        plain_digest: Digest::default(),
+        plain_digest: Aside::new()?,
         stored_digest: Digest::default(),
     })
 }
@@ -139,7 +139,7 @@ pub struct Sealer<R> {
     stored: Vec<u8>,
     served: usize,
     state: State,
-    plain_digest: Digest,
+    plain_digest: Aside,
     stored_digest: Digest,
 }
 
@@ -165,11 +165,13 @@ impl<R: Read> Sealer<R> {
         if self.state != State::Ended || self.served < self.stored.len() {
             return Err(Failure::new("the stored bytes were not read to their end"));
         }
-        let stored_digest = match self.passes_through() {
-            true => self.plain_digest.clone(),
+        let passes_through = self.passes_through();
+        let plain = self.plain_digest.finish()?;
+        let stored = match passes_through {
+            true => plain.clone(),
             false => self.stored_digest,
         };
-        let digests = Digests::of(self.plain_digest, stored_digest);
+        let digests = Digests::of(plain, stored);
         Ok((self.plain, digests))
     }
 

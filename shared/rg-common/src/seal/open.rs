@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::age::{Decrypter, Identities};
-use super::digest::{Digest, Digests};
+use super::digest::{Aside, Digest, Digests};
 use super::{READ_BYTES, gzip, read_retrying, zstd};
 use crate::failure::{Failure, Result};
 
@@ -55,7 +55,7 @@ pub fn open<R: Read>(
     Ok(Opener {
         layers,
         tap,
-        plain: Digest::default(),
+        plain: Aside::new()?,
         state: State::Reading,
     })
 }
@@ -65,7 +65,7 @@ pub fn open<R: Read>(
 pub struct Opener<R: Read> {
     layers: Layers<R>,
     tap: Tap<R>,
-    plain: Digest,
+    plain: Aside,
     state: State,
 }
 
@@ -100,7 +100,7 @@ impl<R: Read> Opener<R> {
         let stored = stored.into_inner().unwrap_or_else(PoisonError::into_inner);
         let plain = match passes_through {
             true => stored.digest.clone(),
-            false => self.plain,
+            false => self.plain.finish()?,
         };
         Ok((stored.source, Digests::of(plain, stored.digest)))
     }
