@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::ahead::Ahead;
 use super::{Dump, Dumped, Request};
 use crate::catalog::Content;
 use crate::catalog::manifest::FilesContent;
@@ -40,11 +41,13 @@ pub fn dump<'a>(request: &Request<'a>, config: &'a FilesConfig) -> Result<Box<dy
         }
     };
     let archive = archive(&config.path, ArchiveOptions { exclude, skip }, sink)?;
-    Ok(Box::new(FilesDump {
+    let path = config.path.display().to_string();
+    let dump = FilesDump {
         archive,
         list,
-        config,
-    }))
+        path,
+    };
+    Ok(Box::new(Ahead::new(dump)?))
 }
 
 /// A file without a name in the state directory: a million entries do not fit into memory, and
@@ -71,19 +74,19 @@ fn spool(request: &Request<'_>) -> Result<File> {
     Ok(file)
 }
 
-struct FilesDump<'a> {
-    archive: Archive<'a>,
+struct FilesDump {
+    archive: Archive<'static>,
     list: Arc<Mutex<BufWriter<File>>>,
-    config: &'a FilesConfig,
+    path: String,
 }
 
-impl Read for FilesDump<'_> {
+impl Read for FilesDump {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.archive.read(buffer)
     }
 }
 
-impl Dump for FilesDump<'_> {
+impl Dump for FilesDump {
     fn finish(self: Box<Self>) -> Result<Dumped> {
         let inventory = self.archive.finish()?;
         let list = Arc::into_inner(self.list)
@@ -104,9 +107,8 @@ impl Dump for FilesDump<'_> {
                 notes.insert(0, format!("{count} files {said}"));
             }
         }
-        let path = self.config.path.display().to_string();
         let content = FilesContent {
-            path,
+            path: self.path,
             inventory,
             list: None,
         };

@@ -3,6 +3,7 @@
 //! A [`Dump`] is a stream whose clean end means that everything came, and whose `finish` tells
 //! what it held, counted while it went by.
 
+mod ahead;
 pub mod database;
 pub mod files;
 pub mod globals;
