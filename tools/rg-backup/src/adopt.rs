@@ -96,7 +96,7 @@ fn suffixes(kind: &DatasetKind) -> &'static [&'static str] {
             ".dump.zst",
         ],
         DatasetKind::Globals(_) => &[],
-        DatasetKind::Files(_) | DatasetKind::Bucket => &[".tar", ".tar.gz", ".tgz", ".tar.zst"],
+        DatasetKind::Files(_) | DatasetKind::Bucket(_) => &[".tar", ".tar.gz", ".tgz", ".tar.zst"],
     }
 }
 

@@ -145,7 +145,7 @@ fn select<'a>(
 ) -> Result<Vec<&'a DatasetConfig>> {
     let mut chosen = config.select(&args.datasets)?;
     chosen.retain(|dataset| {
-        let bucket = matches!(dataset.kind, DatasetKind::Bucket);
+        let bucket = matches!(dataset.kind, DatasetKind::Bucket(_));
         if bucket {
             notes.push(format!(
                 "{} is not restored: this version does not back up buckets",
@@ -254,7 +254,7 @@ fn kind_word(kind: &DatasetKind) -> &'static str {
         DatasetKind::Database(_) => "database",
         DatasetKind::Files(_) => "files",
         DatasetKind::Globals(_) => "globals",
-        DatasetKind::Bucket => "bucket",
+        DatasetKind::Bucket(_) => "bucket",
     }
 }
 
@@ -308,7 +308,7 @@ fn one_point(
             DatasetKind::Files(files) => {
                 together.push((Prepared::files(job, choice, files)?, choice))
             }
-            DatasetKind::Bucket => {}
+            DatasetKind::Bucket(_) => {}
         }
     }
     if together.is_empty() {

@@ -58,7 +58,7 @@ pub fn dump<'a>(request: &Request<'a>) -> Result<Box<dyn Dump + 'a>> {
         DatasetKind::Database(database) => database::dump(request, database),
         DatasetKind::Files(files) => files::dump(request, files),
         DatasetKind::Globals(database) => globals::dump(request, database),
-        DatasetKind::Bucket => Err(Failure::new("this version does not back up buckets")
+        DatasetKind::Bucket(_) => Err(Failure::new("this version does not back up buckets")
             .hint("until it does, copy the bucket by other means; everything else is backed up")),
     }
 }
@@ -68,7 +68,7 @@ pub fn extension(kind: &DatasetKind) -> &'static str {
     match kind {
         DatasetKind::Database(database) => database::extension(database),
         DatasetKind::Globals(_) => ".sql",
-        DatasetKind::Files(_) | DatasetKind::Bucket => ".tar",
+        DatasetKind::Files(_) | DatasetKind::Bucket(_) => ".tar",
     }
 }
 
@@ -77,7 +77,7 @@ pub fn recipe(config: &Config, kind: &DatasetKind) -> Result<Recipe> {
     let compression = match kind {
         DatasetKind::Database(database) | DatasetKind::Globals(database) => database.compression,
         DatasetKind::Files(files) => files.compression,
-        DatasetKind::Bucket => CompressionKind::Zstd,
+        DatasetKind::Bucket(_) => CompressionKind::Zstd,
     };
     let compression = match compression {
         CompressionKind::Zstd => Compression::ZSTD,

@@ -106,7 +106,7 @@ impl fmt::Display for Key {
 pub fn open(config: &StoreConfig) -> Result<Box<dyn Store>> {
     match &config.place {
         StorePlace::Folder(root) => Ok(Box::new(Folder::new(&config.name, root))),
-        StorePlace::Bucket(url) => Err(Failure::new(format!("store `{}`: {url} cannot be opened", config.name))
+        StorePlace::Bucket(place) => Err(Failure::new(format!("store `{}`: {} cannot be opened", config.name, place.url))
             .hint("this version writes to folders (file://…) only; a mounted disk of another machine will do")),
     }
 }
