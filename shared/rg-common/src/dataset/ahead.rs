@@ -146,6 +146,7 @@ mod tests {
                     }),
                     list: None,
                     notes: vec!["whole".to_owned()],
+                    recorded: None,
                 }),
                 _ => Err(Failure::new("not read to its end")),
             }
