@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::io::Read;
 
-use rg_common::catalog::manifest::{Extent, FORMAT, ListFile};
+use rg_common::catalog::manifest::{Extent, FORMAT, ListFile, Need};
 use rg_common::catalog::{self, Content, Listing, Manifest};
 use rg_common::cli::Context;
 use rg_common::config::{Config, DatasetConfig, StorePlace};
-use rg_common::dataset::{self, Dump, Dumped, Request};
-use rg_common::names::BackupId;
+use rg_common::dataset::{self, Dump, Dumped, Recorded, Request};
+use rg_common::names::{BackupId, Stamp};
 use rg_common::notify::{self, Event, Notice};
 use rg_common::postgres::Connector;
 use rg_common::report::{self, Outcome, Page, Report, Tone};
@@ -116,13 +116,16 @@ fn back_up(
     let first = store::open_named(config, &dataset.stores[0])?;
     let recipe = dataset::recipe(config, &dataset.kind)?;
     let connector = Connector::new(context.network.clone(), "rg-backup");
-    let request = Request {
+    let mut request = Request {
         config,
         dataset,
         connector: &connector,
+        network: context.network.clone(),
         snapshot: args.snapshot.as_deref(),
         ours: ours(config),
         now: context.clock(),
+        stamp: Stamp::at(context.clock()),
+        earlier: Vec::new(),
     };
     if args.dry_run {
         // Everything is checked and begun; the stream is dropped unread.
@@ -145,14 +148,23 @@ fn back_up(
         };
         let before = before.and_then(|(_, copy)| copy.manifest.as_deref().ok());
         let expected = before.map(|manifest| manifest.plain.bytes);
+        request.stamp = stamp;
+        request.earlier = earlier(&listing);
         let dump = dataset::dump(&request)?;
         catalog::begin(&*first, &id)?;
         let written = write(
             context, config, dataset, &*first, &recipe, &id, dump, expected,
         )
-        .and_then(|manifest| catalog::record(&*first, &manifest).map(|()| manifest));
+        .and_then(|(manifest, recorded)| {
+            catalog::record(&*first, &manifest).map(|()| (manifest, recorded))
+        });
         let manifest = match written {
-            Ok(manifest) => manifest,
+            Ok((manifest, recorded)) => {
+                if let Some(Err(failure)) = recorded.map(|recorded| recorded()) {
+                    tracing::warn!("the next backup reads everything again: {failure}");
+                }
+                manifest
+            }
             Err(failure) => {
                 if let Err(left) = catalog::abandon(&*first, &id) {
                     tracing::warn!("{left}; the next run removes it");
@@ -261,7 +273,7 @@ fn write(
     id: &BackupId,
     dump: Box<dyn Dump + '_>,
     expected: Option<u64>,
-) -> Result<Manifest> {
+) -> Result<(Manifest, Option<Recorded>)> {
     let started = context.clock();
     let file = format!(
         "{}{}{}",
@@ -276,11 +288,14 @@ fn write(
         mut content,
         list,
         notes,
+        recorded,
     } = progress.0.into_inner().finish()?;
-    if let (Content::Files(files), Some(list)) = (&mut content, list) {
-        files.list = Some(write_list(store, id, list, recipe, &what)?);
+    if let Some(list) = list {
+        content.set_list(write_list(store, id, &content, list, recipe, &what)?);
     }
-    Ok(Manifest {
+    let needed = content.needs().iter().map(|need| need.file.as_str());
+    let files: Vec<&str> = needed.chain([file.as_str()]).collect();
+    let manifest = Manifest {
         format: FORMAT,
         id: id.clone(),
         host: config.host.clone(),
@@ -290,22 +305,28 @@ fn write(
         plain: extent(digests.plain_bytes, &digests.plain_sha256),
         stored: extent(digests.stored_bytes, &digests.stored_sha256),
         encrypted_to: config.recipients.clone(),
-        restore_with: dataset::restore_with(&file),
+        restore_with: dataset::restore_with_all(&files),
         file,
         adopted_from: None,
         content,
         notes,
-    })
+    };
+    Ok((manifest, recorded))
 }
 
 fn write_list(
     store: &dyn Store,
     id: &BackupId,
+    content: &Content,
     list: File,
     recipe: &Recipe,
     what: &str,
 ) -> Result<ListFile> {
-    let file = format!("{}.files.jsonl{}", id.stem(), recipe.extension());
+    let of = match content {
+        Content::Bucket(_) => "objects",
+        _ => "files",
+    };
+    let file = format!("{}.{of}.jsonl{}", id.stem(), recipe.extension());
     let (_, digests) = put(store, id, &file, list, recipe, what)?;
     let plain = extent(digests.plain_bytes, &digests.plain_sha256);
     Ok(ListFile {
@@ -348,6 +369,19 @@ fn extent(bytes: u64, sha256: &str) -> Extent {
         bytes,
         sha256: sha256.to_owned(),
     }
+}
+
+/// The backups of a dataset whose files in a store can be relied on.
+fn earlier(listing: &Listing) -> Vec<Need> {
+    let sound = listing.copies.iter().filter(|(_, copy)| copy.is_intact());
+    let need = |(id, copy): (&BackupId, &catalog::Copy)| {
+        let manifest = copy.manifest.as_deref().ok()?;
+        Some(Need {
+            stamp: id.stamp,
+            file: manifest.file.clone(),
+        })
+    };
+    sound.filter_map(need).collect()
 }
 
 /// A database that has lost all its rows, a directory that has lost all its files, is backed up

@@ -58,7 +58,7 @@ fn one(config: &Config, dataset: &DatasetConfig, synced: &mut Synced) {
     }
     let mut wanted: BTreeMap<BackupId, usize> = BTreeMap::new();
     for (index, (_, listing)) in places.iter().enumerate() {
-        for (id, _) in listing.copies.iter().filter(|(_, copy)| copy.is_sound()) {
+        for (id, _) in listing.copies.iter().filter(|(_, copy)| copy.is_intact()) {
             wanted.entry(id.clone()).or_insert(index);
         }
     }
@@ -70,7 +70,7 @@ fn one(config: &Config, dataset: &DatasetConfig, synced: &mut Synced) {
     }
     for (id, from) in &wanted {
         for (to, (target, listing)) in places.iter().enumerate() {
-            if to == *from || listing.copies.get(id).is_some_and(Copy::is_sound) {
+            if to == *from || listing.copies.get(id).is_some_and(Copy::is_intact) {
                 continue;
             }
             let damaged = listing.copies.contains_key(id);

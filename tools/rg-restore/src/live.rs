@@ -292,6 +292,9 @@ fn save(
         snapshot: None,
         ours: Vec::new(),
         now: context.now,
+        network: context.network.clone(),
+        stamp: rg_common::names::Stamp::at(context.now),
+        earlier: Vec::new(),
     };
     let mut without_required = database.clone();
     // What is there is saved as it is, however little it may be.

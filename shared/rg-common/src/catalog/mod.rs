@@ -18,7 +18,7 @@ use crate::names::{BackupId, DatasetName, Stamp};
 use crate::seal;
 use crate::stop::Stoppable;
 use crate::store::{Key, Object, Store};
-pub use manifest::{Content, Extent, Manifest};
+pub use manifest::{Content, Extent, Manifest, Need};
 
 const MANIFEST: &str = ".manifest.json";
 const PROOF: &str = ".proof.json";
@@ -62,6 +62,8 @@ pub struct Copy {
     pub manifest: std::result::Result<Box<Manifest>, String>,
     /// What is wrong with the files beside the manifest, seen without reading them.
     pub trouble: Option<String>,
+    /// What this store lacks of the older backups that it cannot be restored without.
+    pub lacks: Option<String>,
     /// What was proven about this copy.
     pub proof: Proof,
     /// Kept for ever.
@@ -69,9 +71,14 @@ pub struct Copy {
 }
 
 impl Copy {
-    /// Whether nothing speaks against it: manifest intact, files of the right length there, and
-    /// no later look found it damaged.
+    /// Whether nothing speaks against it: manifest intact, files of the right length there, no
+    /// later look found it damaged, and all that it needs is there.
     pub fn is_sound(&self) -> bool {
+        self.is_intact() && self.lacks.is_none()
+    }
+
+    /// Whether nothing speaks against its own files, so that newer ones can rely on them.
+    pub fn is_intact(&self) -> bool {
         let last = |finding: &Option<Finding>| finding.as_ref().is_none_or(|finding| finding.good);
         self.manifest.is_ok()
             && self.trouble.is_none()
@@ -131,6 +138,7 @@ pub fn read(store: &dyn Store, dataset: Option<&DatasetName>) -> Result<Listing>
         }
         listing.copies.insert(id, copy);
     }
+    find_lacks(&mut listing);
     let marks: Vec<&str> = objects
         .iter()
         .filter_map(|o| o.key.as_str().strip_suffix(UNFINISHED))
@@ -153,6 +161,37 @@ pub fn read(store: &dyn Store, dataset: Option<&DatasetName>) -> Result<Listing>
         }
     }
     Ok(listing)
+}
+
+/// Says of each backup whether all that it needs is there and sound.
+fn find_lacks(listing: &mut Listing) {
+    let lacks = |id: &BackupId, copy: &Copy| {
+        let needs = copy.manifest.as_ref().ok()?.content.needs();
+        let lacking = needs.iter().find_map(|need| {
+            let needed = BackupId {
+                dataset: id.dataset.clone(),
+                stamp: need.stamp,
+            };
+            match listing.copies.get(&needed) {
+                None => Some(format!("it needs {needed}, which is not there")),
+                Some(one) if !one.is_intact() => {
+                    Some(format!("it needs {needed}, which is damaged"))
+                }
+                Some(_) => None,
+            }
+        })?;
+        Some((id.clone(), lacking))
+    };
+    let found: Vec<_> = listing
+        .copies
+        .iter()
+        .filter_map(|(id, copy)| lacks(id, copy))
+        .collect();
+    for (id, lacking) in found {
+        if let Some(copy) = listing.copies.get_mut(&id) {
+            copy.lacks = Some(lacking);
+        }
+    }
 }
 
 /// Merges what several stores hold into entries sorted by time, the newest last.
@@ -196,6 +235,7 @@ fn read_copy(
         store: store.name().to_owned(),
         manifest,
         trouble,
+        lacks: None,
         proof,
         pinned,
     })
@@ -231,14 +271,8 @@ fn read_manifest(
 
 fn trouble(manifest: &Manifest, sizes: &BTreeMap<&Key, u64>) -> Result<Option<String>> {
     let mut parts = vec![(&manifest.file, manifest.stored.bytes)];
-    if let Content::Files(files) = &manifest.content {
-        parts.extend(
-            files
-                .list
-                .iter()
-                .map(|list| (&list.file, list.stored.bytes)),
-        );
-    }
+    let list = manifest.content.list();
+    parts.extend(list.map(|list| (&list.file, list.stored.bytes)));
     for (file, bytes) in parts {
         match sizes.get(&beside(&manifest.id, file)?) {
             None => return Ok(Some(format!("{file} is missing"))),
@@ -362,9 +396,7 @@ fn remove_data(store: &dyn Store, id: &BackupId) -> Result<()> {
 /// Re-reads a backup's stored bytes; an error says what differs.
 pub fn check_stored(store: &dyn Store, manifest: &Manifest) -> Result<()> {
     check_extent(store, &manifest.id, &manifest.file, &manifest.stored)?;
-    if let Content::Files(files) = &manifest.content
-        && let Some(list) = &files.list
-    {
+    if let Some(list) = manifest.content.list() {
         check_extent(store, &manifest.id, &list.file, &list.stored)?;
     }
     Ok(())
@@ -398,12 +430,19 @@ pub fn copy(from: &dyn Store, to: &dyn Store, manifest: &Manifest) -> Result<()>
     if exists(to, id)? {
         return Ok(());
     }
+    for need in manifest.content.needs() {
+        copy_needed(from, to, id, need)?;
+    }
+    copy_alone(from, to, manifest)
+}
+
+fn copy_alone(from: &dyn Store, to: &dyn Store, manifest: &Manifest) -> Result<()> {
+    let id = &manifest.id;
     begin(to, id)?;
     let copied = (|| {
         let mut parts = vec![(&manifest.file, &manifest.stored)];
-        if let Content::Files(files) = &manifest.content {
-            parts.extend(files.list.iter().map(|list| (&list.file, &list.stored)));
-        }
+        let list = manifest.content.list();
+        parts.extend(list.map(|list| (&list.file, &list.stored)));
         for (file, extent) in parts {
             let key = beside(id, file)?;
             let mut body = Stoppable(from.get(&key)?);
@@ -421,6 +460,26 @@ pub fn copy(from: &dyn Store, to: &dyn Store, manifest: &Manifest) -> Result<()>
     copied.map_err(|failure: Failure| {
         failure.context(format!("cannot copy {id} to store `{}`", to.name()))
     })
+}
+
+/// Copies an older backup that another one cannot be restored without.
+fn copy_needed(from: &dyn Store, to: &dyn Store, id: &BackupId, need: &Need) -> Result<()> {
+    let needed = BackupId {
+        dataset: id.dataset.clone(),
+        stamp: need.stamp,
+    };
+    if exists(to, &needed)? {
+        return Ok(());
+    }
+    let what = || format!("{id} needs {needed}");
+    let key = key(&needed, MANIFEST)?;
+    let objects = from.list(id.dataset.as_str())?;
+    // Where it is missing the copy will lack it too, and say so.
+    let Some(object) = objects.iter().find(|object| object.key == key) else {
+        return Ok(());
+    };
+    let manifest = read_manifest(from, &needed, object)?.map_err(Failure::new)?;
+    copy_alone(from, to, &manifest).map_err(|failure| failure.context(what()))
 }
 
 /// The key of a file that lies beside a backup's manifest.
@@ -454,9 +513,7 @@ fn put_bytes(store: &dyn Store, key: &Key, mut bytes: &[u8]) -> Result<()> {
 
 fn data_keys(manifest: &Manifest) -> Result<Vec<Key>> {
     let mut keys = vec![beside(&manifest.id, &manifest.file)?];
-    if let Content::Files(files) = &manifest.content
-        && let Some(list) = &files.list
-    {
+    if let Some(list) = manifest.content.list() {
         keys.push(beside(&manifest.id, &list.file)?);
     }
     Ok(keys)
