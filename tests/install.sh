@@ -1,6 +1,7 @@
 #!/bin/bash
 # Installs what the tests and the demonstration need and this machine lacks, from the
-# distribution's own packages (Debian 12, Ubuntu 22.04 and 24.04).
+# distribution's own packages (Debian 12, Ubuntu 22.04 and 24.04), and PostgreSQL servers of other
+# majors into `target/postgres` (tests/majors.sh).
 #
 #     tests/install.sh         everything
 #     tests/install.sh demo    what `make demo` and `make bench` need
@@ -26,6 +27,7 @@ declare -A means=(
     [systemd]="the tests of timers fail"
     [bsdutils]="the tests of questions on a terminal fail"
     [util-linux]="the tests of full disks fail"
+    [python3-venv]="PostgreSQL 16 and 18 cannot be fetched: the tests of other majors and of pgvector fail"
 )
 
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -48,13 +50,18 @@ look() {
         need systemd-analyze systemd
         need script bsdutils
         need unshare util-linux
+        python3 -c 'import venv, ensurepip' 2>/dev/null || needed+=(python3-venv)
     fi
 }
 
 look
 PATH=$PATH:$HOME/.cargo/bin have cargo ||
     echo "install: cargo is missing: take Rust 1.95 or later from https://rustup.rs" >&2
+majors() {
+    [ "$for_what" != all ] || bash "$(dirname "$0")/majors.sh"
+}
 if [ ${#needed[@]} -eq 0 ]; then
+    majors || exit 1
     echo "install: nothing is missing"
     exit 0
 fi
@@ -112,7 +119,7 @@ if [ -n "$major" ] && [ ! -e "/usr/share/postgresql/$major/extension/vector.cont
     if apt-cache show "$vector" >/dev/null 2>&1 && apt install -y --no-install-recommends "$vector" >/dev/null; then
         echo "install: $vector is there"
     else
-        echo "install: this distribution has no $vector: the data gets no vector column, all else is the same"
+        echo "install: this distribution has no $vector: with its own server the data gets no vector column, all else is the same"
     fi
 fi
 
@@ -123,4 +130,5 @@ if [ ${#needed[@]} -gt 0 ]; then
     done
     exit 1
 fi
+majors || exit 1
 echo "install: done"

@@ -78,6 +78,10 @@ impl<'a> Deployment<'a> {
     /// Role, database, uploads and configuration; not yet backed up.
     #[track_caller]
     pub fn new(place: Sandbox, cluster: &'a Postgres, database: &str) -> Self {
+        // Programs that the tools find where the distribution puts them need no help.
+        if !cluster.bin().starts_with("/usr/lib/postgresql") {
+            place.put_on_path(cluster.bin());
+        }
         cluster.role(database, "LOGIN CREATEDB");
         let url = cluster.create_database_of(database, database);
         cluster.try_psql(database, database, SHOP).ok();
