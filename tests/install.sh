@@ -10,6 +10,8 @@
 # cluster, and leaves an existing one alone. Exit 1 when something needed could not be had.
 set -u
 export DEBIAN_FRONTEND=noninteractive
+# An ordinary user's PATH lacks the folder of the servers.
+PATH=$PATH:/usr/sbin:/sbin
 
 for_what=${1:-all}
 needed=()    # packages
