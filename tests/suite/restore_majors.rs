@@ -49,9 +49,8 @@ fn accident(app: &Deployment<'_>) {
 
 #[test]
 fn every_major_gets_back_what_it_had_from_both_formats() {
-    let majors = fetched_majors();
-    for major in &majors {
-        let cluster = Postgres::setup().major(*major).start();
+    for major in fetched_majors() {
+        let cluster = Postgres::setup().major(major).start();
         let found = cluster.psql("postgres", "SHOW server_version_num");
         assert_eq!(found[..2], major.to_string());
         let app = Deployment::new(sandbox!(), &cluster, "shop");
@@ -72,7 +71,6 @@ fn every_major_gets_back_what_it_had_from_both_formats() {
             app.is_as(&good);
         }
     }
-    println!("restored on PostgreSQL {majors:?}");
 }
 
 #[test]
