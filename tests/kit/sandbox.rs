@@ -108,6 +108,13 @@ impl Sandbox {
         found
     }
 
+    /// A store's disk is lost, and the operator says that an empty one takes its place.
+    pub fn lose_store(&self, name: &str, folder: &str) {
+        let memory = self.path(format!("state/stores/{name}.json"));
+        fs::remove_file(&memory).expect("the mark of a store that was written");
+        fs::remove_dir_all(self.path(folder)).expect("the store");
+    }
+
     /// The command lines of all processes that work in this place (their working directory is
     /// inside): what a tool that has ended has left behind.
     pub fn leftovers(&self) -> Vec<String> {

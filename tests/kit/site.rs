@@ -225,10 +225,11 @@ impl Site {
         newest.expect("a manifest in the store").1
     }
 
-    /// What lies in `store` apart from locks.
+    /// What lies in `store` apart from locks and the store's mark.
     pub fn stored(&self) -> Vec<String> {
         let all = self.files("store").into_iter();
-        all.filter(|name| !name.ends_with(".rg-lock")).collect()
+        all.filter(|name| !name.ends_with(".rg-lock") && name != ".rg-store")
+            .collect()
     }
 
     /// Restores the newest backup in `store` into a new database by the command line that its

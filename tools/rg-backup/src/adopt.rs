@@ -58,7 +58,13 @@ pub fn adopt(context: &Context, args: &Adopt) -> Result<Box<dyn Report>> {
                     .hint("name it in full, such as production/database")
             })?,
     };
-    let store = store::open_named(&config, &dataset.stores[0])?;
+    let open = match args.dry_run {
+        true => store::open_named,
+        false => store::open_to_write,
+    };
+    let store = open(&config, &dataset.stores[0])?;
+    // With --dry-run a store that does not exist yet stays so: it knows nothing.
+    let there = !store::is_to_be_made(&config, &dataset.stores[0])?;
     let mut adopted = Adopted {
         dry_run: args.dry_run,
         files: Vec::new(),
@@ -74,13 +80,24 @@ pub fn adopt(context: &Context, args: &Adopt) -> Result<Box<dyn Report>> {
             )),
         );
     }
-    let _lock = store.lock(dataset.name.as_str())?;
-    catalog::sweep(&*store, &dataset.name)?;
+    let lock = match args.dry_run {
+        true => None,
+        false => Some(store.lock(dataset.name.as_str())?),
+    };
+    if lock.is_some() {
+        catalog::sweep(&*store, &dataset.name)?;
+    }
     for path in found {
         stop::check()?;
-        adopted
-            .files
-            .push(one(context, &config, dataset, &*store, &path, args.dry_run));
+        adopted.files.push(one(
+            context,
+            &config,
+            dataset,
+            &*store,
+            there,
+            &path,
+            args.dry_run,
+        ));
     }
     Ok(Box::new(adopted))
 }
@@ -121,6 +138,7 @@ fn one(
     config: &Config,
     dataset: &DatasetConfig,
     store: &dyn Store,
+    there: bool,
     path: &Path,
     dry_run: bool,
 ) -> Judged {
@@ -136,10 +154,7 @@ fn one(
             stamp,
         };
         judged.id = Some(id.to_string());
-        if catalog::read(store, Some(&dataset.name))?
-            .copies
-            .contains_key(&id)
-        {
+        if there && catalog::exists(store, &id)? {
             return Ok(None);
         }
         take(context, config, dataset, store, path, &id, dry_run).map(Some)

@@ -113,8 +113,12 @@ fn back_up(
     done: &mut Done,
 ) -> Result<()> {
     let began = context.clock();
-    let first = store::open_named(config, &dataset.stores[0])?;
     let recipe = dataset::recipe(config, &dataset.kind)?;
+    let open = match args.dry_run {
+        true => store::open_named,
+        false => store::open_to_write,
+    };
+    let first = open(config, &dataset.stores[0])?;
     let connector = Connector::new(context.network.clone(), "rg-backup");
     let request = Request {
         config,
@@ -201,7 +205,7 @@ fn distribute(
     }
     for name in &dataset.stores[1..] {
         stop::check()?;
-        let copied = store::open_named(config, name).and_then(|other| {
+        let copied = store::open_to_write(config, name).and_then(|other| {
             let _lock = other.lock(dataset.name.as_str())?;
             catalog::sweep(&*other, &dataset.name)?;
             catalog::copy(first, &*other, manifest).map(|()| other)
