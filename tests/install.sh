@@ -59,10 +59,22 @@ look() {
 look
 PATH=$PATH:$HOME/.cargo/bin have cargo ||
     echo "install: cargo is missing: take Rust 1.95 or later from https://rustup.rs" >&2
+# Full disks and programs that fail in the place of the real ones: root mounts them, an ordinary user
+# needs namespaces for it.
+namespaces() {
+    [ "$for_what" = all ] && [ "$(id -u)" != 0 ] || return 0
+    unshare --user --map-root-user --mount true 2>/dev/null && return 0
+    echo "install: this user may make no user namespaces, which the tests of full disks and of failing programs need" >&2
+    echo "install: allow them until the next start, or run the tests as root:" >&2
+    echo "    sudo sysctl -w kernel.unprivileged_userns_clone=1                 # Debian" >&2
+    echo "    sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0     # Ubuntu 24.04" >&2
+    return 1
+}
 majors() {
     [ "$for_what" != all ] || bash "$(dirname "$0")/majors.sh"
 }
 if [ ${#needed[@]} -eq 0 ]; then
+    namespaces || exit 1
     majors || exit 1
     echo "install: nothing is missing"
     exit 0
@@ -132,5 +144,6 @@ if [ ${#needed[@]} -gt 0 ]; then
     done
     exit 1
 fi
+namespaces || exit 1
 majors || exit 1
 echo "install: done"

@@ -173,6 +173,31 @@ impl Sandbox {
         Tool::new(command, shown(program, &args))
     }
 
+    /// A program in a mount namespace of its own, in which the shell has run `script` first: it gets
+    /// `words` and shifts away all but the program and its arguments. An ordinary user may mount in a
+    /// user namespace as its root; a second one inside gives the program the user's own id back.
+    pub fn behind<I, S>(&self, script: &str, words: I) -> Tool
+    where
+        I: IntoIterator<Item = S>,
+        S: Into<OsString>,
+    {
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        let (mut first, last) = match uid.is_root() {
+            true => (vec![], "exec \"$@\"".to_owned()),
+            false => (
+                vec!["--user", "--map-root-user"],
+                format!("exec unshare --user --map-user={uid} --map-group={gid} -- \"$@\""),
+            ),
+        };
+        let script = format!("{script}\n{last}");
+        first.extend(["--mount", "sh", "-c", &script, "behind"]);
+        words
+            .into_iter()
+            .fold(self.program("unshare", first), |tool, word| {
+                tool.arg(word.into())
+            })
+    }
+
     fn command(&self, program: &Path) -> Command {
         let mut path = self.path("bin").into_os_string();
         path.push(":");
