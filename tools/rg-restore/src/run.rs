@@ -348,6 +348,7 @@ fn one_point(
             environment: environment.to_owned(),
             units,
             undo: false,
+            leave_units: manners.leave_units,
             parts,
         };
         // From here on the journal is responsible for what was prepared.

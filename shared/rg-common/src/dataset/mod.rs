@@ -6,6 +6,7 @@
 pub mod database;
 pub mod files;
 pub mod globals;
+mod survey;
 
 use std::fs::File;
 use std::io::Read;
@@ -18,6 +19,7 @@ use crate::config::{CompressionKind, Config, DatasetConfig, DatasetKind};
 use crate::failure::{Failure, Result};
 use crate::postgres::Connector;
 use crate::seal::{Compression, Recipe, Recipients};
+pub use survey::survey;
 
 /// A dataset's bytes on their way out.
 pub trait Dump: Read {
