@@ -1,6 +1,7 @@
 #!/bin/bash
 # Installs what the tests and the demonstration need and this machine lacks, from the
-# distribution's own packages (Debian 12, Ubuntu 22.04 and 24.04).
+# distribution's own packages (Debian 12, Ubuntu 22.04 and 24.04), and PostgreSQL servers of other
+# majors into `target/postgres` (tests/majors.sh).
 #
 #     tests/install.sh         everything
 #     tests/install.sh s3      everything, and the further S3 servers of `make test-s3`
@@ -10,6 +11,8 @@
 # cluster, and leaves an existing one alone. Exit 1 when something needed could not be had.
 set -u
 export DEBIAN_FRONTEND=noninteractive
+# An ordinary user's PATH lacks the folder of the servers.
+PATH=$PATH:/usr/sbin:/sbin
 
 for_what=${1:-all}
 needed=()    # packages
@@ -28,6 +31,7 @@ declare -A means=(
     [systemd]="the tests of timers fail"
     [bsdutils]="the tests of questions on a terminal fail"
     [util-linux]="the tests of full disks fail"
+    [python3-venv]="PostgreSQL 16 and 18 cannot be fetched: the tests of other majors and of pgvector fail"
 )
 
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -51,6 +55,7 @@ look() {
         need systemd-analyze systemd
         need script bsdutils
         need unshare util-linux
+        python3 -c 'import venv, ensurepip' 2>/dev/null || needed+=(python3-venv)
     fi
 }
 
@@ -91,8 +96,24 @@ install_s3_servers() {
 look
 PATH=$PATH:$HOME/.cargo/bin have cargo ||
     echo "install: cargo is missing: take Rust 1.95 or later from https://rustup.rs" >&2
+# Full disks and programs that fail in the place of the real ones: root mounts them, an ordinary user
+# needs namespaces for it.
+namespaces() {
+    [ "$for_what" = all ] && [ "$(id -u)" != 0 ] || return 0
+    unshare --user --map-root-user --mount true 2>/dev/null && return 0
+    echo "install: this user may make no user namespaces, which the tests of full disks and of failing programs need" >&2
+    echo "install: allow them until the next start, or run the tests as root:" >&2
+    echo "    sudo sysctl -w kernel.unprivileged_userns_clone=1                 # Debian" >&2
+    echo "    sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0     # Ubuntu 24.04" >&2
+    return 1
+}
+majors() {
+    [ "$for_what" != all ] || bash "$(dirname "$0")/majors.sh"
+}
 if [ ${#needed[@]} -eq 0 ]; then
     install_s3_servers || exit 1
+    namespaces || exit 1
+    majors || exit 1
     echo "install: nothing is missing"
     exit 0
 fi
@@ -150,7 +171,7 @@ if [ -n "$major" ] && [ ! -e "/usr/share/postgresql/$major/extension/vector.cont
     if apt-cache show "$vector" >/dev/null 2>&1 && apt install -y --no-install-recommends "$vector" >/dev/null; then
         echo "install: $vector is there"
     else
-        echo "install: this distribution has no $vector: the data gets no vector column, all else is the same"
+        echo "install: this distribution has no $vector: with its own server the data gets no vector column, all else is the same"
     fi
 fi
 
@@ -162,4 +183,6 @@ if [ ${#needed[@]} -gt 0 ]; then
     exit 1
 fi
 install_s3_servers || exit 1
+namespaces || exit 1
+majors || exit 1
 echo "install: done"

@@ -44,7 +44,8 @@ pub fn list(context: &Context, args: &List) -> Result<Box<dyn Report>> {
         unreadable: Vec::new(),
     };
     for named in &config.stores {
-        match store::open(named).and_then(|store| catalog::read(&*store, None)) {
+        match store::open_named(&config, &named.name).and_then(|store| catalog::read(&*store, None))
+        {
             Ok(listing) => {
                 catalog.strangers.extend(
                     listing

@@ -5,7 +5,9 @@
 //! words with the next step ([`S3Error`]). The facade is synchronous like that of `postgres`: the
 //! calls run on the one runtime made in `cli`, and [`Client::call`] must not be used from within it.
 
+mod clock;
 mod credentials;
+mod digest;
 mod trouble;
 
 use std::future::Future;
@@ -23,7 +25,9 @@ use tokio::runtime::Handle;
 
 use crate::failure::{Failure, Result};
 use crate::stop;
+use clock::ServiceClock;
 pub use credentials::Credentials;
+pub use digest::{Md5, base64, etag_md5, md5, multipart_etag};
 pub use trouble::{Kind, S3Error};
 
 /// A connection must be made within this time.
@@ -32,8 +36,10 @@ pub const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 pub const ATTEMPT_LIMIT: Duration = Duration::from_secs(30);
 /// All attempts at a call that moves no data.
 pub const CALL_LIMIT: Duration = Duration::from_secs(90);
-/// One attempt at a call that sends data: 64 MiB in this time is 110 KiB/s.
-pub const SEND_LIMIT: Duration = Duration::from_secs(600);
+/// The slowest line that data is sent over: what an attempt may take grows with what it sends.
+pub const SEND_BYTES_PER_SECOND_MIN: u64 = 64 << 10;
+/// One attempt to complete a multipart upload.
+pub const COMPLETE_LIMIT: Duration = Duration::from_secs(600);
 /// A transfer that does not move a byte for this long is cut off, and tried again.
 pub const STALL_LIMIT: Duration = Duration::from_secs(20);
 /// How often a call is tried in all.
@@ -91,6 +97,7 @@ pub struct Client {
     sdk: aws_sdk_s3::Client,
     network: Handle,
     about: std::sync::Arc<About>,
+    clock: ServiceClock,
 }
 
 /// What messages say about a service.
@@ -116,6 +123,7 @@ impl Client {
             .hint("write it as the service's console shows it: https://s3.example.org"));
         }
         let checksums = config.is_aws();
+        let clock = ServiceClock::default();
         let mut sdk = aws_sdk_s3::config::Builder::new()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(config.region.clone()))
@@ -138,6 +146,7 @@ impl Client {
                     .grace_period(STALL_LIMIT)
                     .build(),
             )
+            .interceptor(clock.clone())
             .http_client(http(config.endpoint.as_deref()));
         sdk.set_endpoint_url(config.endpoint.clone());
         if let Some(keys) = &config.credentials {
@@ -148,6 +157,7 @@ impl Client {
         Ok(Client {
             sdk: aws_sdk_s3::Client::from_conf(sdk.build()),
             network: network.clone(),
+            clock,
             about: std::sync::Arc::new(About {
                 shown: config.shown(),
                 region: config.region.clone(),
@@ -180,6 +190,17 @@ impl Client {
         self.about.aws
     }
 
+    /// The service's clock at its last answer, in seconds since 1970; none before the first. Ages
+    /// of what lies there are told by it, because ours may be wrong.
+    pub fn service_time(&self) -> Option<i64> {
+        self.clock.seconds()
+    }
+
+    /// Whether bytes on their way are protected by TLS.
+    pub fn is_encrypted(&self) -> bool {
+        !self.about.shown.starts_with("http://")
+    }
+
     /// Waits for one call's answer; ends early when the process is told to stop.
     pub fn call<T, E>(
         &self,
@@ -193,7 +214,11 @@ impl Client {
     }
 
     /// Waits for work on the runtime; ends early, dropping it, when the process is told to stop.
+    /// What begins after that is clean-up: it goes on, within [`CLEAN_UP_LIMIT`].
     pub fn wait<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        if let Err(stopped) = stop::check() {
+            return self.clean_up(work).ok_or(stopped);
+        }
         self.network.block_on(async {
             tokio::pin!(work);
             loop {
@@ -219,11 +244,20 @@ impl Client {
     }
 }
 
-/// The settings of calls that send data, for `customize().config_override(…)`.
-pub fn sending() -> aws_sdk_s3::config::Builder {
+/// The settings of calls that send so many bytes, for `customize().config_override(…)`.
+pub fn sending(bytes: u64) -> aws_sdk_s3::config::Builder {
+    let attempt = ATTEMPT_LIMIT + Duration::from_secs(bytes / SEND_BYTES_PER_SECOND_MIN);
     aws_sdk_s3::config::Builder::new()
         .retry_config(retries(SEND_ATTEMPTS))
-        .timeout_config(limits(SEND_LIMIT, SEND_LIMIT * 2))
+        .timeout_config(limits(attempt, attempt * 3))
+}
+
+/// The settings of a multipart upload's completion: a service may put the parts together for
+/// minutes, keeping the connection alive.
+pub fn completing() -> aws_sdk_s3::config::Builder {
+    aws_sdk_s3::config::Builder::new()
+        .retry_config(retries(SEND_ATTEMPTS))
+        .timeout_config(limits(COMPLETE_LIMIT, COMPLETE_LIMIT * 2))
 }
 
 fn retries(attempts: u32) -> RetryConfig {
