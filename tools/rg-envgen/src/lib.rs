@@ -7,6 +7,9 @@
 //! deployment's other files from the same source.
 
 mod args;
+mod document;
+mod generate;
+mod replace;
 pub mod schema;
 
 pub use args::Args;
