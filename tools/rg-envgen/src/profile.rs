@@ -44,10 +44,3 @@ pub fn of(choice: args::Profile) -> &'static Profile {
         args::Profile::Toolkitrag => &TOOLKITRAG,
     }
 }
-
-/// The profile of that name.
-pub fn named(name: &str) -> Option<&'static Profile> {
-    [&RGRID, &TOOLKITRAG]
-        .into_iter()
-        .find(|profile| profile.name == name)
-}
