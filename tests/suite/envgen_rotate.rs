@@ -344,7 +344,7 @@ fn killed_at_any_instruction_the_next_run_finishes_or_undoes() {
     let whole = began.elapsed().as_micros() as u64;
     run.wait().ok();
     let (mut finished, mut undone, mut early) = (0, 0, 0);
-    for _ in 0..rounds(20) {
+    for _ in 0..rounds(12) {
         let before = app.files();
         let run = app
             .place

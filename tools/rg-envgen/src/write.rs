@@ -252,6 +252,7 @@ pub fn apply(
                 mode: spec.mode,
                 group: spec.group.clone(),
                 fix_mode: fix_modes,
+                ..Manner::default()
             };
             let open =
                 replace::look(&holder.path, true)?.is_some_and(|meta| replace::is_open(&meta));
