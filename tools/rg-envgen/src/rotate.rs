@@ -155,7 +155,7 @@ impl Work<'_> {
         let mut fresh: BTreeMap<String, Secret> = BTreeMap::new();
         let mut effects = Vec::new();
         for word in &self.args.names {
-            let variable = self.root(schema.meant(word, &environment.name)?, environment)?;
+            let variable = self.root(schema.meant(word, &environment.name)?)?;
             let before = old.get(&variable.id).ok_or_else(|| {
                 Failure::new(format!("{word} has no value in {} yet", environment.name))
                     .hint("rg-envgen write makes one")
@@ -239,11 +239,7 @@ impl Work<'_> {
     }
 
     /// The variable that is really rotated: the password inside an address, the original of a copy.
-    fn root<'s>(
-        &'s self,
-        variable: &'s Variable,
-        environment: &Environment,
-    ) -> Result<&'s Variable> {
+    fn root<'s>(&'s self, variable: &'s Variable) -> Result<&'s Variable> {
         let schema = &self.place.schema;
         let other = match &variable.source {
             Source::Url(parts) => parts.password.only_reference(),
@@ -252,7 +248,7 @@ impl Work<'_> {
             _ => None,
         };
         if let Some(other) = other.and_then(|id| schema.variable(id)) {
-            return self.root(other, environment);
+            return self.root(other);
         }
         if !matches!(variable.kind, Kind::Secret { .. }) {
             return Err(Failure::new(format!("{} is no secret", variable.id))
