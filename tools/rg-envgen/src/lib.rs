@@ -1,0 +1,41 @@
+//! rg-envgen: environment files that are right, and stay right.
+//!
+//! The story: a `schema` names each variable once, for all environments and all who read it.
+//! `init` writes a first configuration, `write` adds what the files lack and changes nothing that
+//! is there, `check` and `diff` find what is wrong, `rotate` gives secrets new values everywhere
+//! or nowhere, `export` and `import` carry everything to another machine, and `render` makes the
+//! deployment's other files from the same source.
+
+mod args;
+mod document;
+mod generate;
+mod replace;
+pub mod schema;
+
+pub use args::Args;
+use args::Command;
+use rg_common::cli::{self, Common, Context, Tool};
+use rg_common::report::{Outcome, Plain, Report};
+use rg_common::{Failure, Result};
+
+impl Tool for Args {
+    const NAME: &'static str = "rg-envgen";
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn run(self, _context: &Context) -> Result<Box<dyn Report>> {
+        match self.command {
+            Command::Completions { shell } => {
+                let text = cli::completions::<Args>(shell, Self::NAME);
+                Ok(Box::new(Plain {
+                    document: text.clone(),
+                    text,
+                    outcome: Outcome::Well,
+                }))
+            }
+            _ => Err(Failure::new("this command is not built yet")),
+        }
+    }
+}
