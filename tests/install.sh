@@ -25,6 +25,8 @@ declare -A means=(
     [openssl]="the tests of TLS connections fail"
     [systemd]="the tests of timers fail"
     [bsdutils]="the tests of questions on a terminal fail"
+    [dash]="the test of the dialects of env files fails"
+    [python3-venv]="the test of the dialects of env files fails"
     [util-linux]="the tests of full disks fail"
 )
 
@@ -48,6 +50,37 @@ look() {
         need systemd-analyze systemd
         need script bsdutils
         need unshare util-linux
+        need dash dash
+        python3 -c 'import ensurepip, venv' 2>/dev/null || needed+=(python3-venv)
+    fi
+}
+
+# The readers of env files that the suite asks, pinned, below cargo's target directory: nothing of
+# them is installed into the system.
+env_readers() {
+    [ "$for_what" = all ] || return 0
+    local fixtures=${BASH_SOURCE[0]%/*}/fixtures/env
+    local place=${BASH_SOURCE[0]%/*}/../${CARGO_TARGET_DIR:-target}/env-readers
+    case ${CARGO_TARGET_DIR:-} in /*) place=$CARGO_TARGET_DIR/env-readers ;; esac
+    local pins
+    pins=$(cat "$fixtures/requirements.txt" "$fixtures/package.json" | sha256sum)
+    if [ "$(cat "$place/pins" 2>/dev/null)" != "$pins" ]; then
+        echo "install: the readers of env files into $place"
+        rm -rf "$place" && mkdir -p "$place" &&
+            python3 -m venv "$place/python" &&
+            "$place/python/bin/python" -m pip install --quiet -r "$fixtures/requirements.txt" &&
+            cp "$fixtures/package.json" "$place" &&
+            (cd "$place" && PATH=$PWD/python/bin:$PATH npm install --silent --no-audit --no-fund) &&
+            echo "$pins" >"$place/pins"
+    fi
+    # The docker client alone, unpacked and not installed: the package would start its daemon.
+    if ! have docker && [ ! -x "$place/docker/usr/bin/docker" ]; then
+        mkdir -p "$place/docker" &&
+            (cd "$place/docker" && apt-get -qq download docker.io >/dev/null && dpkg -x docker.io_*.deb . && rm -f docker.io_*.deb)
+    fi
+    if [ ! -e "$place/pins" ] || ! { have docker || [ -x "$place/docker/usr/bin/docker" ]; }; then
+        echo "install: still missing: readers of env files: the test of their dialects fails" >&2
+        return 1
     fi
 }
 
@@ -55,6 +88,7 @@ look
 PATH=$PATH:$HOME/.cargo/bin have cargo ||
     echo "install: cargo is missing: take Rust 1.95 or later from https://rustup.rs" >&2
 if [ ${#needed[@]} -eq 0 ]; then
+    env_readers || exit 1
     echo "install: nothing is missing"
     exit 0
 fi
@@ -123,4 +157,5 @@ if [ ${#needed[@]} -gt 0 ]; then
     done
     exit 1
 fi
+env_readers || exit 1
 echo "install: done"

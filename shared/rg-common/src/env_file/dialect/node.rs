@@ -144,13 +144,13 @@ pub(super) fn read_env_file(text: &str) -> Reading {
         };
         let name = rest[..equal].trim_matches(blanks);
         if name.is_empty() {
-            reading.refuse(
-                line(rest),
-                "no name before `=`: the rest of the file is not read",
-            );
-            return reading;
+            reading.drops(line(rest), "no name before `=`: left out");
+            rest = next.trim_matches(blanks);
+            continue;
         }
-        let name = name.strip_prefix("export ").unwrap_or(name);
+        let name = name
+            .strip_prefix("export ")
+            .map_or(name, |name| name.trim_start_matches(blanks));
         rest = &rest[equal + 1..];
         if rest.is_empty() || rest.starts_with('\n') {
             reading.set(name, "");

@@ -64,6 +64,10 @@ impl Word {
     }
 }
 
+/// Words that begin a compound command; what follows on further lines belongs to it.
+const KEYWORDS: [&str; 12] = [
+    "if", "then", "else", "fi", "for", "while", "until", "do", "done", "case", "esac", "{",
+];
 const UNCLOSED: &str = "a quote that is never closed";
 const SYNTAX: &str = "a syntax error: the shell stops here";
 
@@ -129,6 +133,11 @@ impl Shell {
                 }
             }
         };
+        if let Some(first) = words.first()
+            && KEYWORDS.iter().any(|keyword| first.is(keyword))
+        {
+            return Err("a shell keyword: the rest of the file is a program");
+        }
         let doubled = matches!(end, Some('&' | '|' | ';')) && self.peek() == end;
         if words.is_empty() && redirected.is_none() && !matches!(end, None | Some('\n')) {
             return Err(SYNTAX);

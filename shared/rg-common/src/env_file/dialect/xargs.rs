@@ -33,6 +33,12 @@ pub(super) fn read(text: &str) -> Reading {
         {
             match word.split_once('=') {
                 Some((name, value)) if is_name(name) => reading.set(name, value),
+                Some((name, value)) if name.strip_suffix('+').is_some_and(is_name) => {
+                    let name = name.trim_end_matches('+');
+                    let before = reading.value(name).unwrap_or_default();
+                    let value = format!("{before}{value}");
+                    reading.set(name, value);
+                }
                 None if is_name(word) => {}
                 _ => reading.drops(number, "export refuses a word that is no `NAME=value`"),
             }
