@@ -73,6 +73,10 @@ pub struct Init {
     /// What only a person can give
     #[command(flatten)]
     pub given: Given,
+    /// A database password is wanted though the database exists or cannot be asked: it will be set
+    /// there by hand
+    #[arg(long)]
+    pub new_database_password: bool,
     /// Show what would be written
     #[arg(long)]
     pub dry_run: bool,

@@ -6,11 +6,21 @@
 //! or nowhere, `export` and `import` carry everything to another machine, and `render` makes the
 //! deployment's other files from the same source.
 
+mod address;
 mod args;
+mod audit;
+mod derive;
 mod document;
+mod exists;
 mod generate;
+mod given;
+mod init;
+mod place;
+mod profile;
 mod replace;
+mod safe;
 pub mod schema;
+mod write;
 
 pub use args::Args;
 use args::Command;
@@ -25,8 +35,11 @@ impl Tool for Args {
         &self.common
     }
 
-    fn run(self, _context: &Context) -> Result<Box<dyn Report>> {
+    fn run(self, context: &Context) -> Result<Box<dyn Report>> {
+        let schema = self.schema.as_deref();
         match self.command {
+            Command::Init(args) => init::init(context, &args),
+            Command::Write(args) => write::write(context, schema, &args),
             Command::Completions { shell } => {
                 let text = cli::completions::<Args>(shell, Self::NAME);
                 Ok(Box::new(Plain {

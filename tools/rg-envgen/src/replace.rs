@@ -94,6 +94,11 @@ pub fn look(path: &Path, fix_mode: bool) -> Result<Option<Metadata>> {
     Ok(Some(meta))
 }
 
+/// Whether others than its owner and a reading group can get at a file.
+pub fn is_open(meta: &Metadata) -> bool {
+    meta.permissions().mode() & TOO_OPEN != 0
+}
+
 /// Replaces the file, or makes it.
 pub fn replace(path: &Path, content: &[u8], manner: &Manner) -> Result<()> {
     let old = look(path, manner.fix_mode)?;

@@ -57,6 +57,8 @@ pub struct FileSpec {
     pub readers: Vec<Consumer>,
     /// Its mode when it is made: 0600 or 0640.
     pub mode: u32,
+    /// The group that a new file is given to, where the host has it.
+    pub group: Option<String>,
 }
 
 impl FileSpec {
@@ -103,6 +105,8 @@ pub struct Variable {
     pub former: Vec<String>,
     /// Who reads it.
     pub consumers: Vec<Consumer>,
+    /// Where `rg.toml` has it, for what is no variable of any file: `environments.{env}.app.domain`.
+    pub config: Option<String>,
     /// What a new value does to those who are logged in, for `rotate` to say beforehand.
     pub on_rotate: Option<String>,
 }

@@ -124,3 +124,142 @@ impl Generator {
         }
     }
 }
+
+impl Kind {
+    /// Whether a value is of this kind; the error continues `the value of X …` and never shows it.
+    pub fn accepts(&self, value: &str) -> Result<(), String> {
+        let wrong = |what: &str| Err(format!("is no {what}"));
+        if value.is_empty() {
+            return Err("is empty".to_owned());
+        }
+        match self {
+            Kind::Secret { bits } => {
+                // The most that so many characters of such an alphabet can be worth.
+                let most = bits_at_most(value);
+                if most < f64::from(*bits).min(f64::from(BITS_MIN)) {
+                    return Err(format!(
+                        "is worth {most:.0} bits at most, fewer than {BITS_MIN}"
+                    ));
+                }
+            }
+            Kind::PostgresUrl { driver } => {
+                if let Err(failure) = rg_common::postgres::DatabaseUrl::parse(value) {
+                    return Err(format!("is no address: {failure}"));
+                }
+                let found = crate::address::driver(value);
+                if found != driver.as_deref() {
+                    let scheme = match driver {
+                        Some(driver) => format!("postgresql+{driver}://"),
+                        None => "postgresql://".to_owned(),
+                    };
+                    return Err(format!("has the wrong driver: it must begin with {scheme}"));
+                }
+            }
+            Kind::Port if !value.parse::<u16>().is_ok_and(|port| port > 0) => {
+                return wrong("port from 1 to 65535");
+            }
+            Kind::BucketName if !is_bucket_name(value) => {
+                return wrong("bucket's name (3 to 63 of a-z, 0-9, `-`, `.`)");
+            }
+            Kind::Origin => {
+                let host = value
+                    .strip_prefix("https://")
+                    .or(value.strip_prefix("http://"));
+                if !host.is_some_and(|host| !host.is_empty() && !host.contains('/')) {
+                    return wrong("origin (https://host, nothing behind it)");
+                }
+            }
+            Kind::Endpoint => {
+                let port = value.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+                if value.contains('/') || !matches!(port, Some(Ok(1..))) {
+                    return wrong("host:port");
+                }
+            }
+            Kind::Boolean if !matches!(value, "true" | "false") => {
+                return wrong("`true` or `false`");
+            }
+            Kind::Integer { min, max } => match value.parse::<i64>() {
+                Ok(n) if min.is_none_or(|min| n >= min) && max.is_none_or(|max| n <= max) => {}
+                Ok(_) => return Err("is outside of its limits".to_owned()),
+                Err(_) => return wrong("whole number"),
+            },
+            Kind::Number if !value.parse::<f64>().is_ok_and(f64::is_finite) => {
+                return wrong("number");
+            }
+            Kind::JsonList if serde_json::from_str::<Vec<serde_json::Value>>(value).is_err() => {
+                return wrong("JSON list");
+            }
+            Kind::Enum(options) if !options.iter().any(|option| option == value) => {
+                return Err(format!("is none of {}", options.join(", ")));
+            }
+            Kind::Path if !value.starts_with('/') => return wrong("absolute path"),
+            Kind::Mail => match value.split_once('@') {
+                Some((name, host)) if !name.is_empty() && is_domain(host) => {}
+                _ => return wrong("mail address"),
+            },
+            Kind::Domain if !is_domain(value) => return wrong("domain name"),
+            Kind::Uuid => {
+                let groups: Vec<&str> = value.split('-').collect();
+                let lengths = groups.iter().map(|group| group.len());
+                let hex = groups
+                    .iter()
+                    .all(|group| group.bytes().all(|b| b.is_ascii_hexdigit()));
+                if !hex || !lengths.eq([8, 4, 4, 4, 12]) {
+                    return wrong("UUID");
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The most bits that a value can be worth: its length times those of the smallest alphabet it fits.
+pub fn bits_at_most(value: &str) -> f64 {
+    let all = |test: fn(char) -> bool| value.chars().all(test);
+    let alphabet: f64 = if all(|c| c.is_ascii_digit()) {
+        10.0
+    } else if all(|c| c.is_ascii_hexdigit() && !c.is_ascii_uppercase()) {
+        16.0
+    } else if all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()) {
+        36.0
+    } else if all(|c| c.is_ascii_alphanumeric()) {
+        62.0
+    } else {
+        94.0
+    };
+    value.chars().count() as f64 * alphabet.log2()
+}
+
+fn is_bucket_name(name: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    (3..=63).contains(&name.len())
+        && name.bytes().all(|b| inner(b) || b == b'-' || b == b'.')
+        && name.bytes().next().is_some_and(inner)
+        && name.bytes().last().is_some_and(inner)
+        && !name.contains("..")
+}
+
+/// A name with at least one dot, whose labels are letters, digits and `-`, and not a template's.
+fn is_domain(name: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    let template = [
+        "yourdomain.com",
+        "your-domain.com",
+        "your-frontend-domain.com",
+    ];
+    name.len() <= 253
+        && name.contains('.')
+        && name.split('.').all(label)
+        && !template
+            .iter()
+            .any(|word| name == *word || name.ends_with(&format!(".{word}")))
+}

@@ -61,6 +61,7 @@ struct RawFile {
     name: String,
     readers: Vec<Consumer>,
     mode: Option<String>,
+    group: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -87,6 +88,7 @@ struct RawVariable {
     forbidden: Option<RawEnvironments>,
     former: Option<Vec<String>>,
     consumers: Option<Vec<Consumer>>,
+    config: Option<String>,
     on_rotate: Option<String>,
 }
 
@@ -197,6 +199,7 @@ fn file(raw: RawFile) -> Result<FileSpec> {
         name: raw.name,
         readers: raw.readers,
         mode,
+        group: raw.group,
     })
 }
 
@@ -241,7 +244,12 @@ fn variable(schema: &Schema, id: &str, line: usize, raw: RawVariable) -> Result<
         required: environments(raw.required, usual)?,
         forbidden,
         former: raw.former.unwrap_or_default(),
-        consumers: raw.consumers.unwrap_or_else(|| vec![Consumer::App]),
+        consumers: match raw.consumers {
+            Some(consumers) => consumers,
+            None if raw.config.is_some() => Vec::new(),
+            None => vec![Consumer::App],
+        },
+        config: raw.config,
         on_rotate: raw.on_rotate,
     })
 }
