@@ -6,6 +6,7 @@
 //! password is a `$`. The last of several equal keys wins, as in every reader.
 
 pub mod dialect;
+pub mod document;
 
 use std::collections::BTreeMap;
 use std::path::Path;
