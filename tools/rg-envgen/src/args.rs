@@ -156,9 +156,13 @@ pub struct Rotate {
     /// Show the age of each secret instead
     #[arg(long, conflicts_with = "names")]
     pub list: bool,
-    /// The role that may alter others, when the app's own may not (`$NAME` is looked up in the env file)
-    #[arg(long, value_name = "URL-FILE")]
+    /// A file whose first line is the address of a role that may alter others; the app's own role
+    /// changes its password itself otherwise
+    #[arg(long, value_name = "FILE")]
     pub admin: Option<PathBuf>,
+    /// The new value, from a file's first line (`-` for standard input): for what is made elsewhere
+    #[arg(long, value_name = "FILE")]
+    pub value_from: Option<PathBuf>,
     /// Neither restart units nor ask for health
     #[arg(long)]
     pub leave_units: bool,

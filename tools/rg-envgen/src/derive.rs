@@ -48,6 +48,8 @@ pub struct Missing {
     pub environment: String,
     /// The variable's name there.
     pub name: String,
+    /// Where it goes: a key of `rg.toml`, else an env file.
+    pub config: Option<String>,
     /// What is asked for, or why it could not be made.
     pub what: String,
     /// Whether the environment can do without it.
@@ -136,6 +138,10 @@ pub fn values(
         values.missing.push(Missing {
             environment: known.environment.name.clone(),
             name: variable.name_in(&known.environment.name),
+            config: variable
+                .config
+                .as_ref()
+                .map(|path| path.replace("{env}", &known.environment.name)),
             what: asked,
             required,
             secret: variable.is_secret(),

@@ -98,6 +98,23 @@ pub fn of(
     Ok(values)
 }
 
+/// What `rg.toml` keeps is changed there, by hand: it is a person's file.
+pub fn refuse_configured(gifts: &[Gift], schema: &Schema) -> Result<()> {
+    for gift in gifts {
+        let environment = gift
+            .environment
+            .clone()
+            .unwrap_or_else(|| schema.environments[0].name.clone());
+        let variable = schema.meant(&gift.name, &environment)?;
+        if let Some(path) = &variable.config {
+            let key = path.replace("{env}", &environment);
+            return Err(Failure::new(format!("{} is kept in rg.toml", gift.name))
+                .hint(format!("set `{key}` there")));
+        }
+    }
+    Ok(())
+}
+
 /// Whether a value can be what the schema means. How strong somebody else's key is, is theirs to say;
 /// that it is no template's is ours.
 fn fits(variable: &Variable, value: &str) -> Result<(), String> {

@@ -7,17 +7,24 @@
 //! deployment's other files from the same source.
 
 mod address;
+mod app;
 mod args;
 mod audit;
 mod derive;
 mod document;
 mod exists;
+mod export;
 mod generate;
 mod given;
+mod import;
 mod init;
+mod kit;
+mod owners;
+mod passphrase;
 mod place;
 mod profile;
 mod replace;
+mod rotate;
 mod safe;
 pub mod schema;
 mod write;
@@ -40,6 +47,9 @@ impl Tool for Args {
         match self.command {
             Command::Init(args) => init::init(context, &args),
             Command::Write(args) => write::write(context, schema, &args),
+            Command::Rotate(args) => rotate::rotate(context, schema, &args),
+            Command::Export(args) => export::export(context, schema, &args),
+            Command::Import(args) => import::import(context, &args),
             Command::Completions { shell } => {
                 let text = cli::completions::<Args>(shell, Self::NAME);
                 Ok(Box::new(Plain {

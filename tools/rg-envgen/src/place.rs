@@ -80,6 +80,17 @@ impl Place {
         }
     }
 
+    /// Where journals and ages are kept.
+    pub fn state(&self) -> Result<PathBuf> {
+        match &self.config {
+            Some(config) => Ok(config.state.clone()),
+            None => Err(Failure::new(
+                "there is no rg.toml, so it is not known where to keep a journal",
+            )
+            .hint("rg-envgen init writes one; --config FILE names another")),
+        }
+    }
+
     /// The environments that the words mean; all without words.
     pub fn environments(&self, words: &[String]) -> Result<Vec<&Environment>> {
         if words.is_empty() {
@@ -149,6 +160,25 @@ impl Place {
             _ => return None,
         };
         Some(Secret::new(text))
+    }
+
+    /// Further files with keys that `rg.toml` names: a store's credentials, a notice's env file.
+    pub fn keys(&self) -> Vec<PathBuf> {
+        let base = self
+            .config
+            .as_ref()
+            .map(|config| replace::directory_of(&config.path));
+        let base = base.unwrap_or_default();
+        let mut keys = Vec::new();
+        for (table, key) in [("stores", "credentials"), ("notify", "env_file")] {
+            let tables = self.table.get(table).and_then(toml::Value::as_table);
+            for one in tables.into_iter().flat_map(toml::Table::values) {
+                if let Some(path) = one.get(key).and_then(toml::Value::as_str) {
+                    keys.push(base.join(path));
+                }
+            }
+        }
+        keys
     }
 
     /// The values that the files and `rg.toml` hold, by the schema's ids; a former name counts. Two

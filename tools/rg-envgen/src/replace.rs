@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use rg_common::{Failure, OrFail, Result};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 
+use crate::owners;
+
 /// Bits that a file with secrets must not have: anything for others, writing for the group.
 const TOO_OPEN: u32 = 0o037;
 /// An extended attribute larger than this is not copied; the file is refused.
@@ -129,7 +131,7 @@ pub fn replace(path: &Path, content: &[u8], manner: &Manner) -> Result<()> {
                 }
             }
             None => {
-                let group = manner.group.as_deref().and_then(group_number);
+                let group = manner.group.as_deref().and_then(owners::group_number);
                 match group {
                     Some(group) if give(&file, None, Some(group)).is_ok() => manner.mode,
                     // The group would be the wrong one: then nobody but the owner reads it.
@@ -206,13 +208,6 @@ fn copy_attributes(path: &Path, file: &File) -> Result<()> {
 fn give(file: impl AsFd, user: Option<u32>, group: Option<u32>) -> Result<()> {
     rustix::fs::fchown(file, user.map(Uid::from_raw), group.map(Gid::from_raw))
         .or_fail(|| "cannot give the new file to the old one's owner".to_owned())
-}
-
-/// The number of a group of `/etc/group`.
-fn group_number(name: &str) -> Option<u32> {
-    let text = fs::read_to_string("/etc/group").ok()?;
-    let mut lines = text.lines().map(|line| line.split(':'));
-    lines.find_map(|mut fields| (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::given::{self, Gift};
 use crate::place::{Holder, Place};
 use crate::replace::{self, Manner};
 use crate::schema::{Environment, Schema, Source, Variable};
-use crate::{exists, generate, safe};
+use crate::{exists, generate, rotate, safe};
 
 /// What happened to the files.
 #[derive(Debug, Default, Serialize)]
@@ -68,7 +68,11 @@ pub fn write(
     args: &Write,
 ) -> Result<Box<dyn Report>> {
     let place = Place::open(context, schema)?;
+    if let Ok(state) = place.state() {
+        rotate::refuse_pending(&state)?;
+    }
     let gifts = given::read(&args.given, &place.schema)?;
+    given::refuse_configured(&gifts, &place.schema)?;
     let environments = place.environments(&args.environments)?;
     let mut plans = Vec::new();
     for environment in environments {
@@ -280,7 +284,13 @@ pub fn apply(
         };
         acts.push(act(What::Written, of(|how| how != How::Kept)));
         acts.push(act(What::Seen, of(|how| how == How::Kept)));
-        written.missing.extend(planned.values.missing);
+        for missing in planned.values.missing {
+            // One key of `rg.toml` for all environments is asked for once.
+            let asked = |one: &Missing| one.config.is_some() && one.config == missing.config;
+            if !written.missing.iter().any(asked) {
+                written.missing.push(missing);
+            }
+        }
         let notes = planned.values.notes.into_iter();
         written
             .notes
@@ -364,12 +374,21 @@ impl Report for Written {
                         },
                         missing.name.clone(),
                     ),
+                    (
+                        Tone::Plain,
+                        missing
+                            .config
+                            .clone()
+                            .map_or("its env file".to_owned(), |key| format!("rg.toml: {key}")),
+                    ),
                     (Tone::Plain, format!("{}{need}", missing.what)),
                 ]
             })
             .collect();
-        page.table(&["  ENVIRONMENT", "NAME", "WHAT"], &rows);
-        page.line("Give them: rg-envgen write --set-from - with lines [ENV.]NAME=VALUE; what rg.toml holds goes there.");
+        page.table(&["  ENVIRONMENT", "NAME", "GOES INTO", "WHAT"], &rows);
+        if self.missing.iter().any(|missing| missing.config.is_none()) {
+            page.line("For env files: rg-envgen write --set-from FILE (or - for standard input), lines [ENV.]NAME=VALUE.");
+        }
     }
 
     fn outcome(&self) -> Outcome {
