@@ -109,11 +109,6 @@ codes! {
     CANNOT_TELL "E900" Warning "a look at the machine was not possible, so nothing is said about it", "see the reason";
 }
 
-/// The code of that id.
-pub fn named(id: &str) -> Option<&'static Code> {
-    ALL.iter().copied().find(|code| code.id == id)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +120,5 @@ mod tests {
         sorted.sort_unstable();
         sorted.dedup();
         assert_eq!(ids, sorted);
-        assert_eq!(named("E104"), Some(DUPLICATE));
     }
 }

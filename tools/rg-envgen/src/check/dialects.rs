@@ -19,7 +19,9 @@ const CORE: [Reader; 5] = [
 
 /// All readers' readings of a file.
 pub fn readings(bytes: &[u8]) -> BTreeMap<Reader, Reading> {
-    ALL.into_iter().map(|reader| (reader, reader.read(bytes))).collect()
+    ALL.into_iter()
+        .map(|reader| (reader, reader.read(bytes)))
+        .collect()
 }
 
 /// Everything about the file's syntax.
@@ -32,10 +34,22 @@ pub fn check(env: &Env, findings: &mut Vec<Finding>) {
         findings.push(Finding::new(codes::CRLF, env, line, None, ""));
     }
     for comment in document.comments.iter().filter(|comment| comment.continues) {
-        findings.push(Finding::new(codes::COMMENT_CONTINUES, env, comment.line, None, ""));
+        findings.push(Finding::new(
+            codes::COMMENT_CONTINUES,
+            env,
+            comment.line,
+            None,
+            "",
+        ));
     }
     for broken in &document.broken {
-        findings.push(Finding::new(codes::NOT_UNDERSTOOD, env, broken.line, None, broken.what));
+        findings.push(Finding::new(
+            codes::NOT_UNDERSTOOD,
+            env,
+            broken.line,
+            None,
+            broken.what,
+        ));
     }
     if !document.ends_in_newline {
         let line = env.text.as_deref().map_or(1, |text| text.lines().count());
@@ -66,30 +80,61 @@ fn values(env: &Env, entry: &rg_common::env_file::document::Entry, findings: &mu
     let name = Some(entry.name.as_str());
     let runs = CORE.iter().filter_map(|reader| {
         let troubles = &readings[reader].troubles;
-        troubles.iter().find(|trouble| trouble.kind == TroubleKind::Runs)
+        troubles
+            .iter()
+            .find(|trouble| trouble.kind == TroubleKind::Runs)
     });
     if let Some(trouble) = runs.into_iter().next() {
-        findings.push(Finding::new(codes::RUNS, env, entry.line, name, trouble.what));
+        findings.push(Finding::new(
+            codes::RUNS,
+            env,
+            entry.line,
+            name,
+            trouble.what,
+        ));
     }
     let groups = grouped(&readings, &entry.name);
     if groups.len() < 2 {
         return;
     }
-    let core: Vec<&Group> = groups.iter().filter(|group| group.0.iter().any(|r| CORE.contains(r))).collect();
+    let core: Vec<&Group> = groups
+        .iter()
+        .filter(|group| group.0.iter().any(|r| CORE.contains(r)))
+        .collect();
     if core.len() > 1 {
         let said = core.iter().map(|group| {
-            let readers: Vec<&str> = group.0.iter().filter(|r| CORE.contains(r)).map(|r| r.label()).collect();
+            let readers: Vec<&str> = group
+                .0
+                .iter()
+                .filter(|r| CORE.contains(r))
+                .map(|r| r.label())
+                .collect();
             format!("{} {}", readers.join(" and "), group.1)
         });
         let said = said.collect::<Vec<_>>().join("; ");
-        findings.push(Finding::new(codes::READ_DIFFERENTLY, env, entry.line, name, said));
+        findings.push(Finding::new(
+            codes::READ_DIFFERENTLY,
+            env,
+            entry.line,
+            name,
+            said,
+        ));
     } else {
-        let said = groups.iter().filter(|group| !group.0.iter().any(|r| CORE.contains(r))).map(|group| {
-            let readers: Vec<&str> = group.0.iter().map(|r| r.label()).collect();
-            format!("{} {}", readers.join(" and "), group.1)
-        });
+        let said = groups
+            .iter()
+            .filter(|group| !group.0.iter().any(|r| CORE.contains(r)))
+            .map(|group| {
+                let readers: Vec<&str> = group.0.iter().map(|r| r.label()).collect();
+                format!("{} {}", readers.join(" and "), group.1)
+            });
         let said = said.collect::<Vec<_>>().join("; ");
-        findings.push(Finding::new(codes::READ_OTHERWISE, env, entry.line, name, said));
+        findings.push(Finding::new(
+            codes::READ_OTHERWISE,
+            env,
+            entry.line,
+            name,
+            said,
+        ));
     }
 }
 
@@ -120,11 +165,18 @@ pub fn grouped(readings: &BTreeMap<Reader, Reading>, name: &str) -> Vec<Group> {
             let what = match seen {
                 Seen::Value(value) => {
                     let length = value.chars().count();
-                    let same = value.chars().zip(best.chars()).take_while(|(a, b)| a == b).count();
+                    let same = value
+                        .chars()
+                        .zip(best.chars())
+                        .take_while(|(a, b)| a == b)
+                        .count();
                     if value == best {
                         format!("read {length} characters")
                     } else {
-                        format!("read {length} characters, other ones from the {} on", nth(same + 1))
+                        format!(
+                            "read {length} characters, other ones from the {} on",
+                            nth(same + 1)
+                        )
                     }
                 }
                 Seen::Depends(why) => format!("cannot be told beforehand ({why})"),

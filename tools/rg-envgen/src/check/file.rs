@@ -20,7 +20,14 @@ const DEPTH_MAX: usize = 8;
 const ENTRIES_MAX: usize = 100_000;
 /// Directories in which nobody keeps an env file of a deployment.
 const PASSED_OVER: [&str; 8] = [
-    ".git", "node_modules", "target", "venv", ".venv", "__pycache__", "site-packages", ".tox",
+    ".git",
+    "node_modules",
+    "target",
+    "venv",
+    ".venv",
+    "__pycache__",
+    "site-packages",
+    ".tox",
 ];
 /// Files that show what an env file should look like.
 const TEMPLATES: [&str; 6] = [".example", ".sample", ".template", ".dist", ".tpl", ".j2"];
@@ -53,7 +60,9 @@ impl Env {
 
     /// Whether it is of the environment that real users meet.
     pub fn is_production(&self) -> bool {
-        self.environment.as_deref().is_some_and(|name| name.starts_with("prod"))
+        self.environment
+            .as_deref()
+            .is_some_and(|name| name.starts_with("prod"))
     }
 }
 
@@ -69,11 +78,15 @@ pub fn read(path: &Path) -> Result<Env> {
     let meta = file.metadata().or_fail(what)?;
     regular(path, &meta)?;
     let mut bytes = Vec::new();
-    file.take(BYTES_MAX + 1).read_to_end(&mut bytes).or_fail(what)?;
+    file.take(BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .or_fail(what)?;
     if bytes.len() as u64 > BYTES_MAX {
         return Err(too_large(path));
     }
-    let text = String::from_utf8(bytes.clone()).ok().filter(|text| !text.contains('\0'));
+    let text = String::from_utf8(bytes.clone())
+        .ok()
+        .filter(|text| !text.contains('\0'));
     Ok(Env {
         path: path.to_owned(),
         environment: environment_of(path),
@@ -94,8 +107,10 @@ fn regular(path: &Path, meta: &Metadata) -> Result<()> {
             0o140_000 => "a socket",
             _ => "a device",
         };
-        return Err(Failure::new(format!("{} is {kind}, not a file", path.display()))
-            .hint("name an env file, or a directory that has some"));
+        return Err(
+            Failure::new(format!("{} is {kind}, not a file", path.display()))
+                .hint("name an env file, or a directory that has some"),
+        );
     }
     if meta.len() > BYTES_MAX {
         return Err(too_large(path));
@@ -104,8 +119,11 @@ fn regular(path: &Path, meta: &Metadata) -> Result<()> {
 }
 
 fn too_large(path: &Path) -> Failure {
-    Failure::new(format!("{} is larger than 1 MiB, too large for an env file", path.display()))
-        .hint("is it the right file?")
+    Failure::new(format!(
+        "{} is larger than 1 MiB, too large for an env file",
+        path.display()
+    ))
+    .hint("is it the right file?")
 }
 
 /// The env files of a directory and those below it, in order. Links to directories are not followed.
@@ -119,8 +137,11 @@ pub fn find(directory: &Path) -> Result<Vec<PathBuf>> {
             let entry = entry.or_fail(what)?;
             entries += 1;
             if entries > ENTRIES_MAX {
-                return Err(Failure::new(format!("{} has more than {ENTRIES_MAX} entries", directory.display()))
-                    .hint("name the directory or the files more narrowly"));
+                return Err(Failure::new(format!(
+                    "{} has more than {ENTRIES_MAX} entries",
+                    directory.display()
+                ))
+                .hint("name the directory or the files more narrowly"));
             }
             let kind = entry.file_type().or_fail(what)?;
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -138,8 +159,11 @@ pub fn find(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn is_env_name(name: &str) -> bool {
-    let looks = name == ".env" || name == "env" || name.starts_with(".env.") || name.ends_with(".env");
-    let template = TEMPLATES.iter().any(|end| name.ends_with(end) || name.contains(&format!("{end}.")));
+    let looks =
+        name == ".env" || name == "env" || name.starts_with(".env.") || name.ends_with(".env");
+    let template = TEMPLATES
+        .iter()
+        .any(|end| name.ends_with(end) || name.contains(&format!("{end}.")));
     // Our own unfinished replacement, editors' copies.
     looks && !template && !name.ends_with(".rg-new") && !name.ends_with('~')
 }
@@ -158,7 +182,12 @@ pub fn environment_of(path: &Path) -> Option<String> {
     ];
     let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
     let mut words = name.split(['.', '-', '_']);
-    words.find_map(|word| KNOWN.iter().find(|(known, _)| *known == word).map(|(_, of)| (*of).to_owned()))
+    words.find_map(|word| {
+        KNOWN
+            .iter()
+            .find(|(known, _)| *known == word)
+            .map(|(_, of)| (*of).to_owned())
+    })
 }
 
 #[cfg(test)]
@@ -168,7 +197,10 @@ mod tests {
     #[test]
     fn the_environment_is_read_from_the_name() {
         let of = |name: &str| environment_of(Path::new(name));
-        assert_eq!(of("/a/.env.production.compose").as_deref(), Some("production"));
+        assert_eq!(
+            of("/a/.env.production.compose").as_deref(),
+            Some("production")
+        );
         assert_eq!(of("staging.app.env").as_deref(), Some("staging"));
         assert_eq!(of("/production/.env"), None);
         assert!(is_env_name(".env.staging") && is_env_name("staging.app.env"));
