@@ -28,6 +28,8 @@ declare -A means=(
     [nginx]="the tests of rendered nginx sites fail"
     [caddy]="the tests of rendered Caddyfiles fail"
     [python3-yaml]="the tests of rendered compose files fail"
+    [dash]="the test of the dialects of env files fails"
+    [python3-venv]="the test of the dialects of env files fails"
     [util-linux]="the tests of full disks fail"
 )
 
@@ -54,6 +56,37 @@ look() {
         PATH=$PATH:/usr/sbin need nginx nginx
         need caddy caddy
         /usr/bin/python3 -c 'import yaml' 2>/dev/null || needed+=(python3-yaml)
+        need dash dash
+        python3 -c 'import ensurepip, venv' 2>/dev/null || needed+=(python3-venv)
+    fi
+}
+
+# The readers of env files that the suite asks, pinned, below cargo's target directory: nothing of
+# them is installed into the system.
+env_readers() {
+    [ "$for_what" = all ] || return 0
+    local fixtures=${BASH_SOURCE[0]%/*}/fixtures/env
+    local place=${BASH_SOURCE[0]%/*}/../${CARGO_TARGET_DIR:-target}/env-readers
+    case ${CARGO_TARGET_DIR:-} in /*) place=$CARGO_TARGET_DIR/env-readers ;; esac
+    local pins
+    pins=$(cat "$fixtures/requirements.txt" "$fixtures/package.json" | sha256sum)
+    if [ "$(cat "$place/pins" 2>/dev/null)" != "$pins" ]; then
+        echo "install: the readers of env files into $place"
+        rm -rf "$place" && mkdir -p "$place" &&
+            python3 -m venv "$place/python" &&
+            "$place/python/bin/python" -m pip install --quiet -r "$fixtures/requirements.txt" &&
+            cp "$fixtures/package.json" "$place" &&
+            (cd "$place" && PATH=$PWD/python/bin:$PATH npm install --silent --no-audit --no-fund) &&
+            echo "$pins" >"$place/pins"
+    fi
+    # The docker client alone, unpacked and not installed: the package would start its daemon.
+    if ! have docker && [ ! -x "$place/docker/usr/bin/docker" ]; then
+        mkdir -p "$place/docker" &&
+            (cd "$place/docker" && apt-get -qq download docker.io >/dev/null && dpkg -x docker.io_*.deb . && rm -f docker.io_*.deb)
+    fi
+    if [ ! -e "$place/pins" ] || ! { have docker || [ -x "$place/docker/usr/bin/docker" ]; }; then
+        echo "install: still missing: readers of env files: the test of their dialects fails" >&2
+        return 1
     fi
 }
 
@@ -61,6 +94,7 @@ look
 PATH=$PATH:$HOME/.cargo/bin have cargo ||
     echo "install: cargo is missing: take Rust 1.95 or later from https://rustup.rs" >&2
 if [ ${#needed[@]} -eq 0 ]; then
+    env_readers || exit 1
     echo "install: nothing is missing"
     exit 0
 fi
@@ -142,4 +176,5 @@ if [ ${#needed[@]} -gt 0 ]; then
     done
     exit 1
 fi
+env_readers || exit 1
 echo "install: done"

@@ -127,12 +127,29 @@ pub struct Check {
     /// Mend what can be mended without losing anything
     #[arg(long)]
     pub fix: bool,
-    /// One SARIF document on stdout, for code hosts
-    #[arg(long, conflicts_with = "json")]
-    pub sarif: bool,
+    /// How the findings are written (--json is the same as json)
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub format: Option<CheckFormat>,
+    /// Warnings count too: exit 1
+    #[arg(long)]
+    pub strict: bool,
+    /// Show what check can find, with each code's remedy
+    #[arg(long)]
+    pub list_codes: bool,
     /// With --fix: show what would be mended
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// How `check` writes its findings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CheckFormat {
+    /// For people.
+    Human,
+    /// One JSON document.
+    Json,
+    /// SARIF 2.1.0, for code hosts.
+    Sarif,
 }
 
 /// `rg-envgen diff`

@@ -10,9 +10,11 @@ mod address;
 mod app;
 mod args;
 mod audit;
+mod check;
 mod derive;
 mod document;
 mod exists;
+mod explain;
 mod export;
 mod generate;
 mod given;
@@ -52,6 +54,7 @@ impl Tool for Args {
             Command::Render(args) => render::render(context, schema, &args),
             Command::Export(args) => export::export(context, schema, &args),
             Command::Import(args) => import::import(context, &args),
+            Command::Check(args) => check::check(context, schema, &args),
             Command::Completions { shell } => {
                 let text = cli::completions::<Args>(shell, Self::NAME);
                 Ok(Box::new(Plain {
