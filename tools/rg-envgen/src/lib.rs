@@ -30,6 +30,7 @@ mod replace;
 mod rotate;
 mod safe;
 pub mod schema;
+mod show;
 mod write;
 
 pub use args::Args;
@@ -54,6 +55,8 @@ impl Tool for Args {
             Command::Render(args) => render::render(context, schema, &args),
             Command::Export(args) => export::export(context, schema, &args),
             Command::Import(args) => import::import(context, &args),
+            Command::Schema(args) => show::schema(context, schema, &args),
+            Command::Show(args) => show::show(context, schema, &args),
             Command::Check(args) => check::check(context, schema, &args),
             Command::Completions { shell } => {
                 let text = cli::completions::<Args>(shell, Self::NAME);
