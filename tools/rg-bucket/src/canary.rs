@@ -1,18 +1,23 @@
 //! A small object that is put to be asked for, and always taken back.
 
+use std::cell::RefCell;
+
 use aws_sdk_s3::primitives::ByteStream;
 use rg_common::Result;
+use rg_common::s3::{Kind, S3Error};
 
 use crate::target::Target;
 
 /// What it says, for whoever finds one.
 pub const TEXT: &[u8] = b"written by rg-bucket to try this bucket; it can be deleted\n";
 
-/// A canary in a bucket; [`Canary::remove`] says whether it went, dropping removes it silently.
+/// A canary in a bucket. [`Canary::remove`] says whether it went; one that is dropped is removed
+/// too, and the log says when that failed.
 pub struct Canary<'a> {
     target: &'a Target,
     key: String,
-    version: Option<String>,
+    /// Every version that was written, so that none stays in a bucket with versions.
+    versions: RefCell<Vec<Option<String>>>,
     gone: bool,
 }
 
@@ -24,7 +29,7 @@ impl<'a> Canary<'a> {
         let mut canary = Canary {
             target,
             key,
-            version: None,
+            versions: RefCell::new(vec![None]),
             gone: false,
         };
         let call = target
@@ -33,17 +38,21 @@ impl<'a> Canary<'a> {
             .put_object()
             .bucket(&target.bucket)
             .key(&canary.key);
-        let put = target
+        match target
             .client
             .call(call.body(ByteStream::from_static(TEXT)).send())
-            .map_err(|error| {
-                target.client.failure(
-                    format!("cannot write an object into the bucket `{}`", target.bucket),
-                    error,
-                )
-            })?;
-        canary.version = put.version_id;
-        Ok(canary)
+        {
+            Ok(put) => {
+                canary.versions = RefCell::new(vec![put.version_id]);
+                Ok(canary)
+            }
+            Err(error) => {
+                // A refusal wrote nothing.
+                canary.gone = error.kind == Kind::Denied;
+                let what = format!("cannot write an object into the bucket `{}`", target.bucket);
+                Err(target.client.failure(what, error))
+            }
+        }
     }
 
     /// Its key.
@@ -51,37 +60,63 @@ impl<'a> Canary<'a> {
         &self.key
     }
 
-    /// Takes it back, with its version where there are versions.
+    /// It was written once more, as this version.
+    pub fn also(&self, version: Option<String>) {
+        self.versions.borrow_mut().push(version);
+    }
+
+    /// Takes it back, with its versions where there are versions.
     pub fn remove(mut self) -> Result<()> {
         self.gone = true;
-        let key = self.key.clone();
         self.delete().map_err(|error| {
-            self.target.client.failure(
-                format!("cannot delete the object that was written to try the bucket: {key}"),
-                error,
-            )
+            let what = format!(
+                "cannot delete the object that was written to try the bucket: {}",
+                self.key
+            );
+            self.target.client.failure(what, error)
         })
     }
 
-    fn delete(&self) -> Result<(), rg_common::s3::S3Error> {
-        let call = self
-            .target
+    /// The same, and whether it is really gone.
+    pub fn remove_and_see(self) -> Result<bool> {
+        let (target, key) = (self.target, self.key.clone());
+        self.remove()?;
+        let head = target
             .client
             .sdk()
-            .delete_object()
-            .bucket(&self.target.bucket)
-            .key(&self.key);
-        let call = call
-            .set_version_id(self.version.clone().filter(|version| version != "null"))
+            .head_object()
+            .bucket(&target.bucket)
+            .key(key)
             .send();
-        match self.target.client.clean_up(call) {
-            Some(Ok(_)) => Ok(()),
-            Some(Err(error)) => Err(rg_common::s3::S3Error::of(error)),
-            None => Err(rg_common::s3::S3Error::ours(
-                rg_common::s3::Kind::TooLate,
-                "",
-            )),
+        match target.client.call(head) {
+            Err(error) if error.kind == Kind::NoObject => Ok(true),
+            // A key without the right to list is told "denied" of what is not there.
+            Err(error) if error.kind == Kind::Denied => Ok(true),
+            Ok(_) => Ok(false),
+            Err(error) => Err(target
+                .client
+                .failure("cannot see whether the object is gone", error)),
         }
+    }
+
+    fn delete(&self) -> Result<(), S3Error> {
+        for version in self.versions.borrow().iter() {
+            let version = version.clone().filter(|version| version != "null");
+            let call = self
+                .target
+                .client
+                .sdk()
+                .delete_object()
+                .bucket(&self.target.bucket)
+                .key(&self.key)
+                .set_version_id(version);
+            match self.target.client.clean_up(call.send()) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(S3Error::of(error)),
+                None => return Err(S3Error::ours(Kind::TooLate, "")),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -9,16 +9,25 @@
 mod apply;
 mod args;
 mod canary;
+mod clean;
 mod exposure;
 mod found;
 mod lifecycle;
+mod list;
 mod live;
+mod mirror;
+mod pages;
 mod plan;
 mod policy;
+mod presign;
+mod probe;
 mod review;
 mod server;
+mod span;
 mod stranger;
 mod target;
+mod typed;
+mod usage;
 mod wanted;
 
 pub use args::Args;
@@ -38,6 +47,12 @@ impl Tool for Args {
         match self.command {
             Command::Plan(args) => review::plan(context, &args),
             Command::Apply(args) => review::apply(context, &args),
+            Command::List(args) => list::list(context, &args),
+            Command::Usage(args) => usage::usage(context, &args),
+            Command::Probe(args) => probe::probe(context, &args),
+            Command::Mirror(args) => mirror::mirror(context, &args),
+            Command::Presign(args) => presign::presign(context, &args),
+            Command::Clean(args) => clean::clean(context, &args),
             Command::Completions { shell } => {
                 let text = cli::completions::<Args>(shell, Self::NAME);
                 Ok(Box::new(Plain {
@@ -46,7 +61,6 @@ impl Tool for Args {
                     outcome: Outcome::Well,
                 }))
             }
-            _ => Err(rg_common::Failure::new("not there yet")),
         }
     }
 }

@@ -277,3 +277,15 @@ fn lock(target: &Target) -> Result<Answer<Locking>> {
         Ok(Answer::Is(Locking { default }))
     })
 }
+
+/// Whether every new object is locked, so that nothing that is written can be taken back.
+pub fn locks_what_is_written(target: &Target) -> Result<bool> {
+    Ok(lock(target)?
+        .value()
+        .is_some_and(|locking| locking.default.is_some()))
+}
+
+/// Whether objects can be locked at all: such a bucket demands a checksum with each write.
+pub fn can_lock(target: &Target) -> Result<bool> {
+    Ok(lock(target)?.value().is_some())
+}

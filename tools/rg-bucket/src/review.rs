@@ -210,7 +210,7 @@ impl Bucket {
         }
     }
 
-    fn is_as_declared(&self) -> bool {
+    fn is_done(&self) -> bool {
         self.steps.is_empty() && self.findings.is_empty()
     }
 }
@@ -232,7 +232,7 @@ impl Report for Review {
     fn outcome(&self) -> Outcome {
         if !self.failed.is_empty() || self.buckets.iter().any(|bucket| !bucket.unknown.is_empty()) {
             Outcome::Incomplete
-        } else if self.buckets.iter().all(Bucket::is_as_declared) {
+        } else if self.buckets.iter().all(Bucket::is_done) {
             Outcome::Well
         } else {
             Outcome::BadNews
@@ -280,8 +280,8 @@ impl Bucket {
             };
             page.line(format!("  without a key: {}{nothing}", self.said));
         }
-        if self.is_as_declared() && self.unknown.is_empty() {
-            page.line(format!("  {}", page.tone(Tone::Good, "as declared")));
+        if self.is_done() && self.unknown.is_empty() {
+            page.line(format!("  {}", page.tone(Tone::Good, "nothing to do")));
         }
         for (what, document) in [
             ("policy", &self.policy),

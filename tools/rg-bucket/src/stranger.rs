@@ -34,6 +34,7 @@ struct Said {
     status: u16,
     body: String,
     header: Option<String>,
+    version: Option<String>,
 }
 
 impl Stranger {
@@ -64,6 +65,7 @@ impl Stranger {
                 .delete_object()
                 .bucket(&target.bucket)
                 .key(&name)
+                .set_version_id(put.version)
                 .send();
             target.client.call(delete).map_err(|error| {
                 target.client.failure(format!("anybody can write, and what was written to prove it cannot be deleted: {name}"), error)
@@ -79,6 +81,23 @@ impl Stranger {
         })
     }
 
+    /// Follows a signed link: the status (0 for no answer) and the first bytes.
+    pub fn follow(&self, target: &Target, link: &str) -> Result<(u16, Vec<u8>)> {
+        let request = self.0.get(link);
+        let got = target.client.wait(async {
+            let mut answer = request.send().await?;
+            let mut body = Vec::new();
+            while body.len() < REFUSAL_BYTES_MAX {
+                match answer.chunk().await? {
+                    Some(chunk) => body.extend_from_slice(&chunk),
+                    None => break,
+                }
+            }
+            Ok::<_, reqwest::Error>((answer.status().as_u16(), body))
+        })?;
+        Ok(got.unwrap_or((0, Vec::new())))
+    }
+
     /// No answer at all is status 0: it proves nothing, and is no reason to stop.
     fn ask(&self, target: &Target, method: Method, address: &str) -> Result<Said> {
         let write = method == Method::PUT;
@@ -88,11 +107,11 @@ impl Stranger {
         }
         let asked = target.client.wait(async {
             let mut answer = request.send().await?;
-            let header = answer
-                .headers()
-                .get("server")
-                .and_then(|h| h.to_str().ok())
-                .map(str::to_owned);
+            let head = |name: &str| {
+                let value = answer.headers().get(name)?.to_str().ok()?;
+                Some(value.to_owned())
+            };
+            let (header, version) = (head("server"), head("x-amz-version-id"));
             let mut body = Vec::new();
             // A whole object is never read: a refusal's first words will do.
             while write && body.len() < REFUSAL_BYTES_MAX {
@@ -106,12 +125,14 @@ impl Stranger {
                 status: answer.status().as_u16(),
                 body,
                 header,
+                version,
             })
         })?;
         Ok(asked.unwrap_or(Said {
             status: 0,
             body: String::new(),
             header: None,
+            version: None,
         }))
     }
 }
