@@ -333,25 +333,9 @@ impl<'a> Copier<'a> {
     }
 
     async fn read_back(&self, key: &str, tag: &str, sha256: &str) -> Result<(), Stumble> {
-        let call = self
-            .to
-            .client
-            .sdk()
-            .get_object()
-            .bucket(&self.to.bucket)
-            .key(key);
-        let tag = (!tag.is_empty()).then(|| format!("\"{tag}\""));
-        let got = call
-            .set_if_match(tag)
-            .send()
+        let (found, _) = digest(self.to, key, tag)
             .await
-            .map_err(|error| self.writing(key, S3Error::of(error)))?;
-        let mut body = got.body;
-        let mut digest = Sha256::new();
-        while let Some(chunk) = body.next().await {
-            digest.update(chunk.map_err(|error| cut(&error))?);
-        }
-        let found = hex(&digest.finalize());
+            .map_err(|error| error.of(|error| self.writing(key, error)))?;
         if found == sha256 {
             return Ok(());
         }
@@ -372,6 +356,47 @@ impl<'a> Copier<'a> {
             head.map_err(|error| self.writing(key, S3Error::of(error)))?
                 .e_tag(),
         ))
+    }
+
+    /// Reads an object on both sides, and copies it where they differ.
+    pub async fn compare(&self, entry: &Entry) -> Result<(Done, bool), Trouble> {
+        let mut attempt = 1;
+        let same = loop {
+            match self.compared(entry).await {
+                Ok(same) => break same,
+                Err(stumble) if stumble.is_passing && attempt < ATTEMPTS => attempt += 1,
+                Err(stumble) => return Err(stumble.trouble),
+            }
+        };
+        match same {
+            Some(known) => Ok((
+                Done {
+                    known,
+                    was_reread: true,
+                    lost_tags: false,
+                },
+                false,
+            )),
+            None => Ok((self.copy(entry).await?, true)),
+        }
+    }
+
+    async fn compared(&self, entry: &Entry) -> Result<Option<Known>, Stumble> {
+        let key = format!("{}{}", self.from.prefix, entry.key);
+        let (source, _) = digest(self.from, &key, &entry.etag)
+            .await
+            .map_err(|error| error.of(|error| self.reading(error)))?;
+        let key = format!("{}{}", self.to.prefix, entry.key);
+        let (copy, tag) = digest(self.to, &key, "")
+            .await
+            .map_err(|error| error.of(|error| self.writing(&key, error)))?;
+        Ok((source == copy).then(|| Known {
+            key: entry.key.clone(),
+            size: entry.size,
+            etag: entry.etag.clone(),
+            copy: tag,
+            sha256: Some(source),
+        }))
     }
 
     /// Whether the source has tags that did not come along.
@@ -487,6 +512,39 @@ impl Body {
         }
         self.sha256.update(&part);
         Ok(part)
+    }
+}
+
+/// The SHA-256 of an object as it is read now, under this tag where one is given, and its tag.
+async fn digest(target: &Target, key: &str, tag: &str) -> Result<(String, String), Unread> {
+    let call = target
+        .client
+        .sdk()
+        .get_object()
+        .bucket(&target.bucket)
+        .key(key);
+    let tag = (!tag.is_empty()).then(|| format!("\"{tag}\""));
+    let got = call.set_if_match(tag).send().await;
+    let mut got = got.map_err(|error| Unread::Refused(S3Error::of(error)))?;
+    let mut digest = Sha256::new();
+    while let Some(chunk) = got.body.next().await {
+        digest.update(chunk.map_err(|error| Unread::Cut(cut(error)))?);
+    }
+    Ok((hex(&digest.finalize()), bare(got.e_tag())))
+}
+
+/// Why an object could not be read to its end.
+enum Unread {
+    Refused(S3Error),
+    Cut(Stumble),
+}
+
+impl Unread {
+    fn of(self, refused: impl FnOnce(S3Error) -> Stumble) -> Stumble {
+        match self {
+            Unread::Refused(error) => refused(error),
+            Unread::Cut(stumble) => stumble,
+        }
     }
 }
 

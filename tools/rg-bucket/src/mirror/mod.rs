@@ -45,9 +45,11 @@ struct Mirrored {
     objects: u64,
     copied: u64,
     copied_bytes: u64,
-    /// Of the copies, those that were proven by reading them back; the others by the server's checksum.
+    /// Proven by reading both sides; the others by the server's checksum, or by an earlier run.
     reread: u64,
     unchanged: u64,
+    /// Of the same size on both sides, and nothing proves that they are the same: they are read.
+    to_compare: u64,
     /// What the target alone has.
     extra: u64,
     deleted: u64,
@@ -273,6 +275,7 @@ fn foresee(lists: &Lists, delete: bool, mirrored: &mut Mirrored) -> Result<()> {
                 mirrored.copied_bytes += entry.size;
                 mirrored.to_copy.add(entry.key);
             }
+            Item::Compare(_) => mirrored.to_compare += 1,
             Item::Same(_) => mirrored.unchanged += 1,
             Item::Extra(entry) => {
                 mirrored.extra += 1;
@@ -312,8 +315,10 @@ fn copy_all(copier: &Copier, lists: &Lists, mirrored: &mut Mirrored) -> Result<(
         match item? {
             Item::Same(known) => Ok(Step::Same(known)),
             Item::Copy(entry) | Item::Extra(entry) => {
-                Ok(Step::Copied(copier.copy(&entry).await, entry))
+                let done = copier.copy(&entry).await;
+                Ok(Step::Copied(done.map(|done| (done, true)), entry))
             }
+            Item::Compare(entry) => Ok(Step::Copied(copier.compare(&entry).await, entry)),
         }
     });
     // In the order of the keys, so that the manifest is sorted and a killed run can go on.
@@ -324,10 +329,10 @@ fn copy_all(copier: &Copier, lists: &Lists, mirrored: &mut Mirrored) -> Result<(
                 mirrored.unchanged += 1;
                 writer.add(&known)?;
             }
-            Step::Copied(Ok(done), entry) => {
-                tracing::debug!("copied {}", printable(&entry.key));
+            Step::Copied(Ok((done, written)), entry) => {
+                tracing::debug!("proven: {}", printable(&entry.key));
                 writer.add(&done.known)?;
-                mirrored.take(&done, &entry);
+                mirrored.take(&done, &entry, written);
             }
             Step::Copied(Err(trouble), entry) => mirrored.stumble(trouble, &entry),
         }
@@ -344,14 +349,19 @@ fn copy_all(copier: &Copier, lists: &Lists, mirrored: &mut Mirrored) -> Result<(
 
 enum Step {
     Same(Known),
-    Copied(std::result::Result<Done, Trouble>, Entry),
+    /// Proven, and whether it had to be written; or not.
+    Copied(std::result::Result<(Done, bool), Trouble>, Entry),
 }
 
 impl Mirrored {
-    fn take(&mut self, done: &Done, entry: &Entry) {
+    fn take(&mut self, done: &Done, entry: &Entry, written: bool) {
+        self.reread += u64::from(done.was_reread);
+        if !written {
+            self.unchanged += 1;
+            return;
+        }
         self.copied += 1;
         self.copied_bytes += entry.size;
-        self.reread += u64::from(done.was_reread);
         self.lost_tags += u64::from(done.lost_tags);
     }
 
@@ -420,22 +430,23 @@ impl Report for Mirrored {
                 page.line(format!("- {}", printable(key)));
             }
             page.line(format!(
-                "{} → {}: {} would be copied ({bytes}), {} deleted, {} are the same",
+                "{} → {}: {} would be copied ({bytes}), {} compared, {} deleted; {} are the same",
                 self.from,
                 self.to,
                 report::count(self.to_copy.count),
+                report::count(self.to_compare),
                 report::count(self.to_delete.count),
                 report::count(self.unchanged)
             ));
         } else {
             page.line(format!(
-                "{} → {}: {} copied ({bytes}; {} proven by reading back, the others by the server's checksum), {} the same, {} deleted",
+                "{} → {}: {} copied ({bytes}), {} the same, {} deleted; {} proven by reading both sides, the others by checksum",
                 self.from,
                 self.to,
                 report::count(self.copied),
-                report::count(self.reread),
                 report::count(self.unchanged),
-                report::count(self.deleted)
+                report::count(self.deleted),
+                report::count(self.reread)
             ));
         }
         let kept = self

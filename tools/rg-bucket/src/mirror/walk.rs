@@ -10,8 +10,10 @@ use super::spool::{Entry, Merge};
 /// What is to be done with a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
-    /// The target lacks it, or has something else under that key.
+    /// The target lacks it, or has something of another size under that key.
     Copy(Entry),
+    /// Both have something of the same size, and nothing proves that it is the same.
+    Compare(Entry),
     /// The target has it, proven by an earlier run or by the servers' own MD5.
     Same(Known),
     /// The target alone has it.
@@ -96,29 +98,40 @@ impl Iterator for Walk {
 }
 
 fn decide(source: Entry, target: Option<Entry>, known: Option<Known>, reread: bool) -> Item {
-    let Some(target) = target.filter(|target| target.size == source.size && !reread) else {
+    let Some(target) = target.filter(|target| target.size == source.size) else {
         return Item::Copy(source);
     };
+    if reread {
+        return Item::Compare(source);
+    }
     if let Some(known) = known
         && known.size == source.size
-        && !known.etag.is_empty()
-        && known.etag == source.etag
-        && !known.copy.is_empty()
         && known.copy == target.etag
+        && !known.copy.is_empty()
+        && !known.etag.is_empty()
     {
-        return Item::Same(known);
+        // The copy is as it was proven; if the source is not, it was changed since.
+        return if known.etag == source.etag {
+            Item::Same(known)
+        } else {
+            Item::Copy(source)
+        };
     }
     // The tag of an object that was put in one piece is the MD5 of its content.
-    if source.etag == target.etag && is_md5(&source.etag) {
-        return Item::Same(Known {
-            key: source.key,
-            size: source.size,
-            etag: source.etag,
-            copy: target.etag,
-            sha256: None,
-        });
+    if is_md5(&source.etag) && is_md5(&target.etag) {
+        return if source.etag == target.etag {
+            Item::Same(Known {
+                key: source.key,
+                size: source.size,
+                etag: source.etag,
+                copy: target.etag,
+                sha256: None,
+            })
+        } else {
+            Item::Copy(source)
+        };
     }
-    Item::Copy(source)
+    Item::Compare(source)
 }
 
 /// Whether a tag is a plain MD5, and not that of an upload in parts (`…-3`).
@@ -131,6 +144,7 @@ mod tests {
     use super::*;
 
     const MD5: &str = "900150983cd24fb0d6963f7d28e17f72";
+    const OTHER: &str = "d41d8cd98f00b204e9800998ecf8427e";
 
     fn entry(etag: &str) -> Entry {
         Entry {
@@ -150,22 +164,27 @@ mod tests {
         })
     }
 
-    fn is_copied(source: &str, target: Option<&str>, known: Option<Known>) -> bool {
-        matches!(
-            decide(entry(source), target.map(entry), known, false),
-            Item::Copy(_)
-        )
+    fn decided(source: &str, target: Option<&str>, known: Option<Known>) -> &'static str {
+        match decide(entry(source), target.map(entry), known, false) {
+            Item::Copy(_) => "copy",
+            Item::Compare(_) => "compare",
+            Item::Same(_) => "same",
+            Item::Extra(_) => "extra",
+        }
     }
 
     #[test]
-    fn a_doubt_is_a_copy() {
-        // Not there; another tag; parts cut differently; no tag at all; a copy that was changed.
-        assert!(is_copied("a-2", None, None));
-        assert!(is_copied(MD5, Some("x"), None));
-        assert!(is_copied("a-2", Some("a-2"), None));
-        assert!(is_copied("", Some(""), known("", "")));
-        assert!(is_copied("a-2", Some("changed"), known("a-2", "b-3")));
-        assert!(is_copied("new", Some("b-3"), known("a-2", "b-3")));
+    fn a_doubt_is_never_the_same() {
+        assert_eq!(decided("a-2", None, None), "copy");
+        assert_eq!(decided(MD5, Some(OTHER), None), "copy");
+        assert_eq!(decided("new", Some("b-3"), known("a-2", "b-3")), "copy");
+        // Parts cut differently, no tag at all, a copy that somebody changed.
+        assert_eq!(decided("a-2", Some("a-2"), None), "compare");
+        assert_eq!(decided("", Some(""), known("", "")), "compare");
+        assert_eq!(
+            decided("a-2", Some("changed"), known("a-2", "b-3")),
+            "compare"
+        );
         let larger = Entry {
             size: 4,
             ..entry(MD5)
@@ -178,11 +197,11 @@ mod tests {
 
     #[test]
     fn what_was_proven_is_not_read_again_unless_told() {
-        assert!(!is_copied("a-2", Some("b-3"), known("a-2", "b-3")));
-        assert!(!is_copied(MD5, Some(MD5), None));
+        assert_eq!(decided("a-2", Some("b-3"), known("a-2", "b-3")), "same");
+        assert_eq!(decided(MD5, Some(MD5), None), "same");
         assert!(matches!(
             decide(entry(MD5), Some(entry(MD5)), None, true),
-            Item::Copy(_)
+            Item::Compare(_)
         ));
     }
 }
