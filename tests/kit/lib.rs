@@ -51,7 +51,7 @@ pub use http_sink::{HttpSink, Request};
 pub use outside::{before_now, kills};
 pub use postgres::{Postgres, Setup, TableDigest};
 pub use run::{Output, Running, Tool, eventually};
-pub use s3_server::{JuiceFs, S3Key, S3Server, SeaweedFs};
+pub use s3_server::{JuiceFs, S3Key, S3Server, SeaweedFs, s3_client, s3_network, s3_store};
 pub use sandbox::Sandbox;
 pub use site::{Site, TABLES, age_key, programs_for};
 

@@ -16,6 +16,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use rg_common::config::{BucketStore, CredentialsPlace, StoreConfig, StorePlace};
+use rg_common::s3::{Client, Credentials, S3Config};
+use rg_common::secret::Secret;
+use tokio::runtime::Runtime;
+
 use crate::run::eventually;
 use crate::sandbox::tmp_dir;
 
@@ -275,6 +280,110 @@ impl S3Server {
         });
         !ended && refusals >= 2
     }
+}
+
+/// What the suite looks at from outside, past the store.
+impl S3Server {
+    /// A client with one of the keys.
+    pub fn client(&self, key: &S3Key) -> Client {
+        s3_client(&self.endpoint(), key)
+    }
+
+    /// A new bucket of a name that no other test has.
+    #[track_caller]
+    pub fn bucket(&self) -> String {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("bucket-{}-{number}", std::process::id());
+        let client = self.client(&self.admin);
+        let made = client.call(client.sdk().create_bucket().bucket(&name).send());
+        made.unwrap_or_else(|error| panic!("{} makes no bucket: {error}", self.name));
+        name
+    }
+
+    /// All keys of a bucket, sorted.
+    #[track_caller]
+    pub fn keys(&self, bucket: &str) -> Vec<String> {
+        let client = self.client(&self.admin);
+        let mut keys = Vec::new();
+        let mut pages = client
+            .sdk()
+            .list_objects_v2()
+            .bucket(bucket)
+            .into_paginator()
+            .send();
+        while let Some(page) = client.wait(pages.next()).expect("not stopped") {
+            let page =
+                page.unwrap_or_else(|error| panic!("{} does not list: {error:?}", self.name));
+            keys.extend(
+                page.contents()
+                    .iter()
+                    .filter_map(|o| o.key().map(str::to_owned)),
+            );
+        }
+        keys.sort();
+        keys
+    }
+
+    /// The keys of all uploads that were begun and neither completed nor aborted.
+    #[track_caller]
+    pub fn open_uploads(&self, bucket: &str) -> Vec<String> {
+        let client = self.client(&self.admin);
+        let call = client.sdk().list_multipart_uploads().bucket(bucket).send();
+        let page = client.call(call);
+        let page = page.unwrap_or_else(|error| panic!("{} lists no uploads: {error}", self.name));
+        let keys = page.uploads().iter().filter_map(|upload| upload.key());
+        keys.map(str::to_owned).collect()
+    }
+
+    /// A store in a bucket here, for tests that hold a [`rg_common::store::Store`] in their hands.
+    /// `dir` takes its credentials and its locks.
+    pub fn store(&self, name: &str, bucket: &str, prefix: &str, dir: &Path) -> StoreConfig {
+        s3_store(&self.endpoint(), &self.admin, (name, bucket, prefix), dir)
+    }
+}
+
+/// A client of any endpoint, so that a test can put something in between.
+pub fn s3_client(endpoint: &str, key: &S3Key) -> Client {
+    let keys = Credentials::new(
+        Secret::new(&*key.access),
+        Secret::new(&*key.secret),
+        "the suite",
+    );
+    let config = S3Config {
+        endpoint: Some(endpoint.to_owned()),
+        region: "us-east-1".into(),
+        path_style: None,
+        credentials: Some(keys),
+    };
+    Client::new(s3_network().handle(), &config).expect("a client can be configured")
+}
+
+/// A store of any endpoint: its name, bucket and prefix.
+pub fn s3_store(endpoint: &str, key: &S3Key, place: (&str, &str, &str), dir: &Path) -> StoreConfig {
+    let (name, bucket, prefix) = place;
+    let credentials = dir.join(format!("{name}.env"));
+    fs::write(&credentials, key.env()).expect("the credentials");
+    StoreConfig {
+        name: name.to_owned(),
+        place: StorePlace::Bucket(Box::new(BucketStore {
+            url: format!("s3://{bucket}/{prefix}"),
+            bucket: bucket.to_owned(),
+            prefix: prefix.to_owned(),
+            endpoint: Some(endpoint.to_owned()),
+            region: None,
+            path_style: None,
+            credentials: CredentialsPlace::File(credentials),
+            storage_class: None,
+            lock_days: None,
+            locks: dir.join("locks"),
+        })),
+    }
+}
+
+/// The runtime that the suite's own clients and stores run on; stores are opened inside it.
+pub fn s3_network() -> &'static Runtime {
+    static NETWORK: OnceLock<Runtime> = OnceLock::new();
+    NETWORK.get_or_init(|| Runtime::new().expect("a runtime"))
 }
 
 impl Drop for S3Server {

@@ -5,7 +5,9 @@
 //! words with the next step ([`S3Error`]). The facade is synchronous like that of `postgres`: the
 //! calls run on the one runtime made in `cli`, and [`Client::call`] must not be used from within it.
 
+mod clock;
 mod credentials;
+mod digest;
 mod trouble;
 
 use std::future::Future;
@@ -23,7 +25,9 @@ use tokio::runtime::Handle;
 
 use crate::failure::{Failure, Result};
 use crate::stop;
+use clock::ServiceClock;
 pub use credentials::Credentials;
+pub use digest::{Md5, base64, etag_md5, md5, multipart_etag};
 pub use trouble::{Kind, S3Error};
 
 /// A connection must be made within this time.
@@ -91,6 +95,7 @@ pub struct Client {
     sdk: aws_sdk_s3::Client,
     network: Handle,
     about: std::sync::Arc<About>,
+    clock: ServiceClock,
 }
 
 /// What messages say about a service.
@@ -116,6 +121,7 @@ impl Client {
             .hint("write it as the service's console shows it: https://s3.example.org"));
         }
         let checksums = config.is_aws();
+        let clock = ServiceClock::default();
         let mut sdk = aws_sdk_s3::config::Builder::new()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(config.region.clone()))
@@ -138,6 +144,7 @@ impl Client {
                     .grace_period(STALL_LIMIT)
                     .build(),
             )
+            .interceptor(clock.clone())
             .http_client(http(config.endpoint.as_deref()));
         sdk.set_endpoint_url(config.endpoint.clone());
         if let Some(keys) = &config.credentials {
@@ -148,6 +155,7 @@ impl Client {
         Ok(Client {
             sdk: aws_sdk_s3::Client::from_conf(sdk.build()),
             network: network.clone(),
+            clock,
             about: std::sync::Arc::new(About {
                 shown: config.shown(),
                 region: config.region.clone(),
@@ -178,6 +186,17 @@ impl Client {
     /// Whether the service is AWS itself.
     pub fn is_aws(&self) -> bool {
         self.about.aws
+    }
+
+    /// The service's clock at its last answer, in seconds since 1970; none before the first. Ages
+    /// of what lies there are told by it, because ours may be wrong.
+    pub fn service_time(&self) -> Option<i64> {
+        self.clock.seconds()
+    }
+
+    /// Whether bytes on their way are protected by TLS.
+    pub fn is_encrypted(&self) -> bool {
+        !self.about.shown.starts_with("http://")
     }
 
     /// Waits for one call's answer; ends early when the process is told to stop.

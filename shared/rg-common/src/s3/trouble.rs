@@ -59,6 +59,8 @@ pub enum Kind {
     TooLate,
     /// An answer that is not one of S3's.
     NotS3,
+    /// An answer that contradicts itself, or an earlier one.
+    Broken,
     /// The process was told to stop.
     Stopped,
     /// Anything else; the service's own words say what.
@@ -142,7 +144,8 @@ impl S3Error {
         }
     }
 
-    pub(super) fn stopped(failure: Failure) -> S3Error {
+    /// A failure of ours that came in between, told in its own words.
+    pub fn stopped(failure: Failure) -> S3Error {
         S3Error {
             failure: Some(failure),
             ..S3Error::ours(Kind::Stopped, "")
@@ -313,6 +316,14 @@ pub(super) fn failure(about: &About, what: String, error: S3Error) -> Failure {
         Kind::AlreadyOurs => (format!("it is there already{code}"), String::new()),
         Kind::NotEmpty => (format!("the bucket is not empty{code}"), String::new()),
         Kind::NotSet => (format!("it is not set{code}"), String::new()),
+        Kind::Broken => (
+            format!("an answer of {shown} cannot be believed: {error}"),
+            "run it again; if it happens again, the service or something before it is at fault".to_owned(),
+        ),
+        Kind::Unsupported if code.is_empty() => (
+            format!("{error}"),
+            "leave the setting out of rg.toml, or use a service that has it".to_owned(),
+        ),
         Kind::Unsupported => (
             format!("{shown} has no such call{code}"),
             "leave the setting out of rg.toml, or use a service that has it".to_owned(),
