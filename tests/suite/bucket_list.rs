@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::site::{Declared, behind, json, made, place, server};
+use crate::site::{Declared, Shows, behind, json, made, place, server};
 
 #[test]
 fn a_list_that_is_cut_says_so_and_goes_on_where_it_ended() {
@@ -37,7 +37,7 @@ fn a_list_that_is_cut_says_so_and_goes_on_where_it_ended() {
         place
             .run("rg-bucket", ["list", "--limit", "3"])
             .ok()
-            .says("there is more: --after 'k2'");
+            .shows("there is more: --after 'k2'");
     }
 }
 
@@ -113,11 +113,11 @@ fn a_bucket_that_is_not_there_is_not_an_empty_one() {
     place
         .run("rg-bucket", ["usage"])
         .fails(2)
-        .says("there is no such bucket at");
+        .shows("there is no such bucket at");
     place
         .run("rg-bucket", ["probe"])
         .fails(2)
-        .says("there is no such bucket at");
+        .shows("there is no such bucket at");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `probe` and `clean`: what is written to try a bucket is taken back, and nothing is deleted that
 //! was not counted and confirmed.
 
-use crate::site::{behind, json, made, server};
+use crate::site::{Shows, behind, json, made, server};
 
 #[test]
 fn a_probe_takes_back_what_it_wrote_and_says_what_the_server_does_not_keep_to() {
@@ -63,7 +63,7 @@ fn a_probe_of_a_bucket_that_is_more_open_than_declared_is_bad_news() {
     place
         .run("rg-bucket", ["probe"])
         .fails(1)
-        .says("anybody can read an object (HTTP 200 without a key)");
+        .shows("anybody can read an object (HTTP 200 without a key)");
     assert_eq!(behind(server).keys(&bucket), [""; 0]);
 }
 
@@ -76,12 +76,12 @@ fn a_running_upload_is_left_alone_and_an_abandoned_one_is_dropped() {
         place
             .run("rg-bucket", ["clean", "--yes"])
             .ok()
-            .says("0 abandoned uploads (0 B) were dropped");
+            .shows("0 abandoned uploads (0 B) were dropped");
         assert_eq!(behind.open_uploads(&bucket), 1, "{name}");
         place
             .run("rg-bucket", ["clean", "--older-than", "0s", "--dry-run"])
             .ok()
-            .says("1 abandoned uploads (5.0 MiB) would be dropped");
+            .shows("1 abandoned uploads (5.0 MiB) would be dropped");
         place
             .run("rg-bucket", ["clean", "--older-than", "0s"])
             .fails(2);
@@ -89,7 +89,7 @@ fn a_running_upload_is_left_alone_and_an_abandoned_one_is_dropped() {
         place
             .run("rg-bucket", ["clean", "--older-than", "0s", "--yes"])
             .ok()
-            .says("1 abandoned uploads (5.0 MiB) were dropped");
+            .shows("1 abandoned uploads (5.0 MiB) were dropped");
         assert_eq!(behind.open_uploads(&bucket), 0, "{name}");
     }
 }
@@ -115,7 +115,7 @@ fn a_bucket_is_emptied_only_when_its_own_name_is_typed() {
         place
             .run("rg-bucket", ["clean", "--all-objects", "--dry-run"])
             .ok()
-            .says(&format!("{counted} would be deleted"));
+            .shows(&format!("{counted} would be deleted"));
         // --yes is for uploads; it does not empty a bucket.
         let asked = place
             .run("rg-bucket", ["clean", "--all-objects", "--yes"])

@@ -1,7 +1,7 @@
 //! What each server is expected to do, in one table: what it lacks is a decision, seen here, and
 //! comes out of `plan` as a note with the way round it.
 
-use crate::site::{Declared, fresh, json, place, server};
+use crate::site::{Declared, Shows, fresh, json, place, server};
 
 const NO_ERASURE: &str = "it needs erasure-coded storage (MinIO on a plain file system has none)";
 
@@ -55,7 +55,7 @@ fn each_setting_is_made_or_noted_with_the_way_round_it() {
             } else {
                 row.juicefs
             };
-            let bucket = fresh("setting");
+            let bucket = fresh(server(name), "setting");
             let place = place(&[Declared {
                 word: "files",
                 server: server(name),
@@ -83,7 +83,7 @@ fn each_setting_is_made_or_noted_with_the_way_round_it() {
 #[test]
 fn object_lock_is_made_with_the_bucket_or_noted() {
     let lock = "lock = { mode = \"governance\", days = 1 }";
-    let bucket = fresh("locked");
+    let bucket = fresh(server("SeaweedFS"), "locked");
     let declared = |settings| Declared {
         word: "files",
         server: server("SeaweedFS"),
@@ -94,7 +94,7 @@ fn object_lock_is_made_with_the_bucket_or_noted() {
     place_of
         .run("rg-bucket", ["apply", "--yes"])
         .ok()
-        .says("new objects are locked for 1 d, governance");
+        .shows("new objects are locked for 1 d, governance");
     place_of.run("rg-bucket", ["plan"]).ok();
     // Another number of days is a change of the default alone.
     crate::site::declare(
@@ -105,7 +105,7 @@ fn object_lock_is_made_with_the_bucket_or_noted() {
     place_of
         .run("rg-bucket", ["plan"])
         .fails(1)
-        .says("- new objects are locked for 1 d, governance");
+        .shows("- new objects are locked for 1 d, governance");
     // What is written there could not be taken back: a probe refuses.
     let probe = place_of.run("rg-bucket", ["probe"]).fails(2);
     assert!(
@@ -129,7 +129,7 @@ fn object_lock_is_made_with_the_bucket_or_noted() {
     );
     late.run("rg-bucket", ["plan"])
         .ok()
-        .says("object lock cannot be switched on for a bucket that is there");
+        .shows("object lock cannot be switched on for a bucket that is there");
     let (none, bucket) = crate::site::made(server("JuiceFS"), "");
     crate::site::declare(
         &none,
@@ -143,5 +143,5 @@ fn object_lock_is_made_with_the_bucket_or_noted() {
     );
     none.run("rg-bucket", ["plan"])
         .ok()
-        .says("MinIO has no object lock (NotImplemented): it needs erasure-coded storage");
+        .shows("MinIO has no object lock (NotImplemented): it needs erasure-coded storage");
 }

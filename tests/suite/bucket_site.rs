@@ -26,10 +26,60 @@ pub fn server(name: &str) -> &'static S3Server {
     }
 }
 
-/// A bucket name that no other test uses.
-pub fn fresh(word: &str) -> String {
+/// A bucket name that no other test uses; what is made of it goes when the test ends, because a
+/// server has room for so many buckets only.
+pub fn fresh(server: &'static S3Server, word: &str) -> Fresh {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!("rg-{word}-{number}")
+    Fresh {
+        server,
+        name: format!("rg-{word}-{number}"),
+    }
+}
+
+/// A bucket of one test.
+pub struct Fresh {
+    server: &'static S3Server,
+    name: String,
+}
+
+impl std::ops::Deref for Fresh {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.name
+    }
+}
+
+impl std::fmt::Display for Fresh {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl From<&Fresh> for String {
+    fn from(fresh: &Fresh) -> String {
+        fresh.name.clone()
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        behind(self.server).remove(&self.name);
+    }
+}
+
+/// What a tool said on standard output.
+pub trait Shows {
+    /// Fails unless it contains these words.
+    fn shows(self, words: &str) -> Self;
+}
+
+impl Shows for Output {
+    #[track_caller]
+    fn shows(self, words: &str) -> Output {
+        assert!(self.out().contains(words), "wanted {words:?}: {self:?}");
+        self
+    }
 }
 
 /// A sandbox whose `rg.toml` declares these buckets in `production`, with the admin's keys.
@@ -56,8 +106,8 @@ pub fn declare(place: &Sandbox, buckets: &[Declared], key: &S3Key) {
 }
 
 /// One bucket, made by `apply` and empty.
-pub fn made(server: &S3Server, settings: &str) -> (Sandbox, String) {
-    let bucket = fresh("made");
+pub fn made(server: &'static S3Server, settings: &str) -> (Sandbox, Fresh) {
+    let bucket = fresh(server, "made");
     let place = place(&[Declared {
         word: "files",
         server,
@@ -196,5 +246,30 @@ impl Behind {
         self.client
             .call(call.send())
             .unwrap_or_else(|e| panic!("cannot put the policy: {e}"));
+    }
+
+    /// Removes a bucket with everything in it, as far as that goes.
+    fn remove(&self, bucket: &str) {
+        let sdk = self.client.sdk();
+        let listed = self
+            .client
+            .call(sdk.list_object_versions().bucket(bucket).send());
+        let Ok(listed) = listed else { return };
+        let versions = listed.versions().iter().map(|v| (v.key(), v.version_id()));
+        let markers = listed
+            .delete_markers()
+            .iter()
+            .map(|v| (v.key(), v.version_id()));
+        for (key, version) in versions.chain(markers) {
+            let call = sdk
+                .delete_object()
+                .bucket(bucket)
+                .set_key(key.map(str::to_owned));
+            let call = call.set_version_id(version.map(str::to_owned));
+            self.client.call(call.send()).ok();
+        }
+        self.client
+            .call(sdk.delete_bucket().bucket(bucket).send())
+            .ok();
     }
 }

@@ -106,6 +106,11 @@ impl<'a> Copier<'a> {
                 OBJECT_BYTES_MAX
             )));
         }
+        if entry.key.contains(char::REPLACEMENT_CHARACTER) {
+            let said =
+                "the list cannot say this key: it holds a character that XML has no way to write";
+            return Err(Trouble::Failed(said.to_owned()));
+        }
         let need = part_bytes(entry.size)
             .min(entry.size)
             .div_ceil(1 << 20)
@@ -333,9 +338,14 @@ impl<'a> Copier<'a> {
     }
 
     async fn read_back(&self, key: &str, tag: &str, sha256: &str) -> Result<(), Stumble> {
-        let (found, _) = digest(self.to, key, tag)
-            .await
-            .map_err(|error| error.of(|error| self.writing(key, error)))?;
+        let found = match digest(self.to, key, tag).await {
+            Ok((found, _)) => found,
+            Err(Unread::Refused(error)) if error.kind == Kind::NoObject => {
+                let said = "taken, and not there when it is read back";
+                return Err(Trouble::CannotHold(said.to_owned()).finally());
+            }
+            Err(error) => return Err(error.of(|error| self.writing(key, error))),
+        };
         if found == sha256 {
             return Ok(());
         }
@@ -458,8 +468,7 @@ impl<'a> Copier<'a> {
 
     fn writing(&self, key: &str, error: S3Error) -> Stumble {
         let code = error.code.clone().unwrap_or_default();
-        // Nothing of it is wrong but its name: the same call works for other keys.
-        if error.status == Some(400) && CANNOT_HOLD.contains(&code.as_str()) {
+        if is_about_the_name(error.status, &code, &error.to_string()) {
             return Trouble::CannotHold(code).finally();
         }
         let is_passing = error.is_passing();
@@ -481,6 +490,14 @@ impl Trouble {
             is_passing: false,
         }
     }
+}
+
+/// Whether nothing is wrong with an object but its name: the same call works for other keys. A
+/// server that keeps objects as files cannot have `a` beside `a/b`, and fails.
+fn is_about_the_name(status: Option<u16>, code: &str, said: &str) -> bool {
+    matches!(status, Some(400 | 409)) && CANNOT_HOLD.contains(&code)
+        || said.contains("is a directory")
+        || said.contains("not a directory")
 }
 
 /// A body that is cut into parts.
@@ -569,6 +586,34 @@ fn part_bytes(size: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_is_refused_is_told_from_a_server_that_fails() {
+        // As the gateway of JuiceFS, which is MinIO's front end, says it.
+        let name = |status, code, said| is_about_the_name(Some(status), code, said);
+        assert!(name(
+            400,
+            "XMinioInvalidResourceName",
+            "Resource name contains bad components such as \"..\" or \".\""
+        ));
+        assert!(name(
+            409,
+            "XMinioObjectExistsAsDirectory",
+            "Object name already exists as a directory"
+        ));
+        assert!(name(
+            500,
+            "InternalError",
+            "We encountered an internal error, please try again.: cause(is a directory)"
+        ));
+        assert!(!name(
+            500,
+            "InternalError",
+            "We encountered an internal error, please try again"
+        ));
+        assert!(!name(403, "AccessDenied", "Access Denied"));
+        assert!(!name(400, "EntityTooLarge", ""));
+    }
 
     #[test]
     fn no_object_needs_more_parts_than_there_are_nor_more_memory() {
