@@ -4,7 +4,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 CARGO   ?= cargo
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
-TOOLS   := rg-backup rg-envgen rg-restore
+TOOLS   := rg-backup rg-restore rg-bucket rg-envgen
 # Rust by rustup is found also where the login shell's profile was not read.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
