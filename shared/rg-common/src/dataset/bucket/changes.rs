@@ -173,7 +173,10 @@ impl Changes {
                 }
                 Pair::Both(wanted, listed) if wanted.entry.size != listed.size => {
                     let (key, size) = (&listed.key, wanted.entry.size);
-                    wrong.push(format!("object `{key}` has {} bytes, not {size}", listed.size));
+                    wrong.push(format!(
+                        "object `{key}` has {} bytes, not {size}",
+                        listed.size
+                    ));
                 }
                 Pair::Live(listed) if gone.names(&listed.key)? => {
                     wrong.push(format!("object `{}` should not be there", listed.key));
@@ -297,7 +300,9 @@ impl Out {
     }
 
     fn end(mut self) -> Result<()> {
-        self.0.flush().or_fail(|| "cannot write the plan".to_owned())
+        self.0
+            .flush()
+            .or_fail(|| "cannot write the plan".to_owned())
     }
 }
 

@@ -78,8 +78,7 @@ impl<'a> Flight<'a> {
                 Err(error) => Err((format!("write object `{}`", entry.key), error)),
             }
         };
-        self.travelling
-            .spawn_on(call, self.bucket.client.network());
+        self.travelling.spawn_on(call, self.bucket.client.network());
         Ok(())
     }
 
@@ -97,8 +96,7 @@ impl<'a> Flight<'a> {
                 },
             }
         };
-        self.travelling
-            .spawn_on(call, self.bucket.client.network());
+        self.travelling.spawn_on(call, self.bucket.client.network());
         Ok(())
     }
 
@@ -135,8 +133,10 @@ fn proven(entry: &ObjectEntry, hash: Sha256) -> Result<()> {
 
 fn metadata(headers: &Headers) -> Option<HashMap<String, String>> {
     let all = headers.metadata.iter();
-    (!headers.metadata.is_empty())
-        .then(|| all.map(|(name, value)| (name.clone(), value.clone())).collect())
+    (!headers.metadata.is_empty()).then(|| {
+        all.map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    })
 }
 
 async fn put_whole(bucket: &Bucket, entry: &ObjectEntry, bytes: Bytes) -> Result<(), S3Error> {
@@ -199,8 +199,8 @@ fn put_in_parts(bucket: &Bucket, entry: &ObjectEntry, content: &mut dyn Read) ->
         let size = left.min(part as u64);
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
         let read = content.take(size).read_to_end(&mut bytes);
-        let read = read
-            .map_err(|error| Failure::from_io(format!("cannot read `{}`", entry.key), error))?;
+        let read =
+            read.map_err(|error| Failure::from_io(format!("cannot read `{}`", entry.key), error))?;
         if read as u64 != size {
             return Err(Failure::new(format!("object `{}` ends early", entry.key)));
         }
@@ -257,8 +257,7 @@ impl Upload<'_> {
                 }
             }
         };
-        self.travelling
-            .spawn_on(call, self.bucket.client.network());
+        self.travelling.spawn_on(call, self.bucket.client.network());
     }
 
     fn settle(&mut self, calls: usize) -> Result<(), S3Error> {

@@ -12,7 +12,7 @@ use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use super::live::{Bucket, Listed};
 use super::put::Flight;
 use super::sorted::Sorted;
-use crate::failure::{OrFail, Result};
+use crate::failure::{Failure, OrFail, Result};
 use crate::s3::{Client, Kind, S3Config, S3Error};
 
 /// The region in which AWS makes buckets that name none.
@@ -60,6 +60,11 @@ impl Target {
         )
     }
 
+    /// What a call could not do, in words.
+    pub fn failure(&self, what: String, error: S3Error) -> Failure {
+        self.bucket.client.failure(what, error)
+    }
+
     /// Everything in it by key; none when there is no such bucket.
     pub(super) fn list(&self) -> Result<Option<Sorted<Listed>>> {
         if !self.exists()? {
@@ -93,8 +98,10 @@ impl Target {
 
     /// Makes it, private and without any setting; false when it was there already.
     pub fn make(&self) -> Result<bool> {
-        self.try_make()
-            .map_err(|error| self.bucket.failure(&format!("make {}", self.shown()), error))
+        self.try_make().map_err(|error| {
+            self.bucket
+                .failure(&format!("make {}", self.shown()), error)
+        })
     }
 
     /// As [`Target::make`], for callers that branch on the kind of trouble.
