@@ -16,7 +16,7 @@ use rg_common::{Failure, Result, stop};
 
 use crate::database::Server;
 use crate::journal::{self, Journal, Part};
-use crate::{app, files, live, scratch};
+use crate::{app, bucket, files, live, scratch};
 
 /// How long the app may take to come up when a later command finishes what a killed one began.
 const RECOVERED_HEALTH_LIMIT: Duration = Duration::from_secs(60);
@@ -37,13 +37,14 @@ pub fn units(config: &Config, environment: &str, manners: &Manners) -> Result<Ve
     }
 }
 
-/// Exchanges everything that the journal names, or nothing. An app that does not come up healthy
+/// Exchanges everything that the journal names, or nothing; `buckets` does it for those. An app that does not come up healthy
 /// gets back what it had.
 pub fn perform(
     context: &Context,
     config: &Config,
     journal: &Journal,
     manners: &Manners,
+    buckets: &mut dyn FnMut() -> Result<()>,
 ) -> Result<()> {
     if let Err(failure) = journal::begin(config, journal) {
         for part in &journal.parts {
@@ -51,8 +52,10 @@ pub fn perform(
         }
         return Err(failure.context("nothing was exchanged"));
     }
-    let exchanged =
-        app::stop_units(&journal.units).and_then(|()| exchange_all(context, config, journal));
+    // Buckets first: what can fail half way comes before what takes an instant.
+    let exchanged = app::stop_units(&journal.units)
+        .and_then(|()| buckets())
+        .and_then(|()| exchange_all(context, config, journal));
     if let Err(failure) = exchanged {
         return Err(take_back(context, config, journal, failure, manners));
     }
@@ -169,7 +172,7 @@ fn exchange(context: &Context, config: &Config, part: &Part) -> Result<()> {
             }
             files::exchange(live, fresh, aside)
         }
-        Part::Tables { .. } | Part::InPlace { .. } => Ok(()),
+        Part::Tables { .. } | Part::InPlace { .. } | Part::Bucket { .. } => Ok(()),
     }
 }
 
@@ -205,13 +208,14 @@ fn revert(context: &Context, config: &Config, part: &Part) -> Result<()> {
             (true, true) => rg_common::files::exchange(live, fresh),
             (true, false) => files::rename(live, fresh),
         },
+        Part::Bucket { .. } => bucket::take_back(context, config, part),
         Part::Tables { .. } | Part::InPlace { .. } => Ok(()),
     }
 }
 
 /// Removes the fresh one of a part that is not live.
 fn discard(context: &Context, config: &Config, journal: &Journal, part: &Part) {
-    if journal.undo {
+    if journal.undo && !matches!(part, Part::Bucket { .. }) {
         // What an undo would have put back is what the restore before it had replaced.
         return;
     }
@@ -232,6 +236,7 @@ fn discard(context: &Context, config: &Config, journal: &Journal, part: &Part) {
         Part::Files {
             fresh, fresh_id, ..
         } if files::identity(fresh) == Some(*fresh_id) => scratch::remove(fresh),
+        Part::Bucket { safety, .. } => scratch::remove(safety),
         Part::Files { .. } | Part::Tables { .. } | Part::InPlace { .. } => Ok(()),
     };
     if let Err(failure) = discarded {
@@ -250,7 +255,10 @@ fn is_exchanged(server: &Server<'_>, part: &Part) -> Result<bool> {
 
 fn any_exchanged(context: &Context, config: &Config, journal: &Journal) -> Result<bool> {
     for part in &journal.parts {
-        if matches!(state(context, config, part)?, State::Exchanged) {
+        if matches!(
+            state(context, config, part)?,
+            State::Exchanged | State::Half
+        ) {
             return Ok(true);
         }
     }
@@ -260,6 +268,8 @@ fn any_exchanged(context: &Context, config: &Config, journal: &Journal) -> Resul
 /// Whether anything of a part has been exchanged, or could still be.
 enum State {
     Exchanged,
+    /// In the midst of it; it can only be taken back.
+    Half,
     Ready,
     /// Neither: somebody else changed it since.
     Lost,
@@ -290,6 +300,11 @@ fn state(context: &Context, config: &Config, part: &Part) -> Result<State> {
             () if files::identity(fresh) == Some(*fresh_id) => State::Ready,
             () => State::Lost,
         },
+        Part::Bucket { safety, .. } => match bucket::progress(safety) {
+            bucket::Progress::Untouched => State::Lost,
+            bucket::Progress::Half => State::Half,
+            bucket::Progress::Done => State::Exchanged,
+        },
         Part::Tables { .. } | Part::InPlace { .. } => State::Exchanged,
     })
 }
@@ -318,8 +333,9 @@ pub fn recover(context: &Context, config: &Config) -> Result<Option<String>> {
             journal::path(config).display()
         ))
     })?;
-    let any_exchanged = states.iter().any(|state| matches!(state, State::Exchanged));
-    let any_lost = states.iter().any(|state| matches!(state, State::Lost));
+    let any = |which: fn(&State) -> bool| states.iter().any(which);
+    let any_exchanged = any(|state| matches!(state, State::Exchanged | State::Half));
+    let any_lost = any(|state| matches!(state, State::Lost | State::Half));
     let taken_back = !any_exchanged || any_lost;
     let (said, started) = if !taken_back {
         if states.iter().any(|state| matches!(state, State::Ready)) {

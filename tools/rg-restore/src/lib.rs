@@ -8,6 +8,7 @@
 mod app;
 mod args;
 mod bootstrap;
+mod bucket;
 mod choose;
 mod database;
 mod drill;

@@ -23,10 +23,10 @@ use crate::journal::{self, Journal, Part};
 use crate::run::{Choice, Done, Job};
 use crate::source::Source;
 use crate::table::{self, TableRestore};
-use crate::{app, exchange, scratch};
+use crate::{app, bucket, exchange, scratch};
 
 /// What the name of a safety dump holds between dataset and stamp.
-const BEFORE: &str = "_before_";
+pub const BEFORE: &str = "_before_";
 
 /// Replaces the rows of the tables that `--table` names.
 pub fn tables(
@@ -193,7 +193,7 @@ pub fn undo(
             journal::forget(config, last.stamp, |gone| gone == part)?;
             scratch::remove(safety)
         }
-        Part::Database { .. } | Part::Files { .. } => Ok(()),
+        Part::Database { .. } | Part::Files { .. } | Part::Bucket { .. } => Ok(()),
     }
 }
 
@@ -209,7 +209,7 @@ pub fn discard(context: &Context, config: &Config, part: &Part) -> Result<()> {
                 Ok(())
             }
         }
-        Part::InPlace { safety, .. } => scratch::remove(safety),
+        Part::InPlace { safety, .. } | Part::Bucket { safety, .. } => scratch::remove(safety),
         Part::Database { .. } | Part::Files { .. } => Ok(()),
     }
 }
@@ -273,7 +273,7 @@ pub fn sweep(config: &Config) -> Result<()> {
         .into_iter()
         .flat_map(|journal| journal.parts)
         .filter_map(|part| match part {
-            Part::InPlace { safety, .. } => Some(safety),
+            Part::InPlace { safety, .. } | Part::Bucket { safety, .. } => Some(safety),
             _ => None,
         })
         .collect();
@@ -282,7 +282,9 @@ pub fn sweep(config: &Config) -> Result<()> {
     for entry in fs::read_dir(&folder).or_fail(what)? {
         let path = entry.or_fail(what)?.path();
         let name = path.file_name().map(|name| name.to_string_lossy());
-        let safety = name.is_some_and(|name| name.contains(BEFORE) && name.ends_with(".zst"));
+        let safety = name.is_some_and(|name| {
+            name.contains(BEFORE) && (name.ends_with(".zst") || bucket::is_safety(&name))
+        });
         if safety && !kept.contains(&path) {
             tracing::info!("removing {}, which nothing needs", path.display());
             scratch::remove(&path)?;

@@ -22,7 +22,7 @@ use crate::exchange::{self, Manners};
 use crate::journal::{self, Journal};
 use crate::prepared::Prepared;
 use crate::source::Source;
-use crate::{globals, live, scratch};
+use crate::{bucket, globals, live, scratch};
 pub use account::Done;
 use account::{Restored, already};
 pub use clean_up::clean_up;
@@ -50,6 +50,11 @@ pub struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// The keys, by reference.
+    pub fn identities(&self) -> Option<&Identities> {
+        self.identities.as_ref()
+    }
+
     /// How the app is treated around it.
     pub fn manners(&self) -> Manners {
         Manners {
@@ -63,7 +68,7 @@ impl Job<'_> {
 pub fn run(context: &Context, args: &Run) -> Result<Box<dyn Report>> {
     let config = context.config()?;
     let mut notes = Vec::new();
-    let chosen = select(&config, args, &mut notes)?;
+    let chosen = select(&config, args)?;
     let identities = args
         .reading
         .identity
@@ -105,25 +110,8 @@ pub fn run(context: &Context, args: &Run) -> Result<Box<dyn Report>> {
     Ok(Box::new(restored))
 }
 
-fn select<'a>(
-    config: &'a Config,
-    args: &Run,
-    notes: &mut Vec<String>,
-) -> Result<Vec<&'a DatasetConfig>> {
-    let mut chosen = config.select(&args.datasets)?;
-    chosen.retain(|dataset| {
-        let bucket = matches!(dataset.kind, DatasetKind::Bucket(_));
-        if bucket {
-            notes.push(format!(
-                "{} is not restored: this version does not back up buckets",
-                dataset.name
-            ));
-        }
-        !bucket
-    });
-    if chosen.is_empty() {
-        return Err(Failure::new("nothing that could be restored was chosen"));
-    }
+fn select<'a>(config: &'a Config, args: &Run) -> Result<Vec<&'a DatasetConfig>> {
+    let chosen = config.select(&args.datasets)?;
     let single = [
         ("--from", args.from.is_some()),
         ("--beside", args.beside.is_some()),
@@ -160,6 +148,13 @@ fn choose_all<'a>(
         ..
     } = job;
     if let Some(from) = args.from.as_deref().filter(|from| choose::is_file(from)) {
+        if let DatasetKind::Bucket(_) = &chosen[0].kind {
+            return Err(
+                Failure::new("a bucket is not restored from a bare file").hint(
+                    "its objects lie in several archives: name a backup of a store with --from ID",
+                ),
+            );
+        }
         let source = Source::bare(
             context,
             config,
@@ -275,7 +270,10 @@ fn one_point(
             DatasetKind::Files(files) => {
                 together.push((Prepared::files(job, choice, files)?, choice))
             }
-            DatasetKind::Bucket(_) => {}
+            DatasetKind::Bucket(bucket) => {
+                let prepared = bucket::Prepared::new(job, choice, bucket)?;
+                together.push((Prepared::Bucket(Box::new(prepared)), choice));
+            }
         }
     }
     if together.is_empty() {
@@ -320,7 +318,11 @@ fn one_point(
         };
         // From here on the journal is responsible for what was prepared.
         std::mem::forget(guard);
-        exchange::perform(job.context, job.config, &journal, &manners)?;
+        let notes = &mut restored.notes;
+        exchange::perform(job.context, job.config, &journal, &manners, &mut || {
+            let mut all = together.iter();
+            all.try_for_each(|(prepared, choice)| prepared.exchange(job, choice, notes))
+        })?;
         clean_up(job, &journal, &mut restored.notes);
     } else {
         std::mem::forget(guard);
