@@ -230,7 +230,7 @@ fn discard(servers: &Servers<'_>, journal: &Journal, part: &Part) {
         } => servers.of(dataset).and_then(|server| {
             let ours = server.oid(fresh)? == Some(*fresh_oid);
             if ours {
-                create::drop_database(&server.admin, fresh, true)
+                scratch::drop_database(&server.admin, fresh)
             } else {
                 Ok(())
             }
