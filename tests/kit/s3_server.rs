@@ -375,6 +375,8 @@ pub fn s3_store(endpoint: &str, key: &S3Key, place: (&str, &str, &str), dir: &Pa
             credentials: CredentialsPlace::File(credentials),
             storage_class: None,
             lock_days: None,
+            // The shortest there are, so that tests of many parts are quick.
+            part_mib: 5,
             locks: dir.join("locks"),
         })),
     }

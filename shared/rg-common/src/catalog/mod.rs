@@ -5,9 +5,10 @@
 //! is being written or removed an `.unfinished` mark lies beside it, so that what a killed run
 //! left can be told from a file that somebody put there, which is never touched.
 
+mod ahead;
 pub mod manifest;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 
 use jiff::{SignedDuration, Timestamp};
@@ -18,6 +19,7 @@ use crate::names::{BackupId, DatasetName, Stamp};
 use crate::seal;
 use crate::stop::Stoppable;
 use crate::store::{Key, Object, Store};
+use ahead::Ahead;
 pub use manifest::{Content, Extent, Manifest, Need};
 
 const MANIFEST: &str = ".manifest.json";
@@ -122,7 +124,8 @@ pub fn read(store: &dyn Store, dataset: Option<&DatasetName>) -> Result<Listing>
         .map(|object| (&object.key, object.bytes))
         .collect();
     let mut listing = Listing::default();
-    let mut claimed: Vec<Key> = Vec::new();
+    let mut claimed: HashSet<Key> = HashSet::new();
+    let mut ahead = Ahead::new(store, &objects);
     for object in &objects {
         let Some(stem) = object.key.as_str().strip_suffix(MANIFEST) else {
             continue;
@@ -132,7 +135,7 @@ pub fn read(store: &dyn Store, dataset: Option<&DatasetName>) -> Result<Listing>
         else {
             continue;
         };
-        let copy = read_copy(store, &id, object, &sizes)?;
+        let copy = read_copy(store, &id, object, &sizes, &mut ahead)?;
         if let Ok(manifest) = &copy.manifest {
             claimed.extend(data_keys(manifest)?);
         }
@@ -143,6 +146,11 @@ pub fn read(store: &dyn Store, dataset: Option<&DatasetName>) -> Result<Listing>
         .iter()
         .filter_map(|o| o.key.as_str().strip_suffix(UNFINISHED))
         .collect();
+    let damaged: Vec<String> = listing
+        .copies
+        .iter()
+        .filter_map(|(id, copy)| copy.manifest.is_err().then(|| base(id)))
+        .collect();
     for object in &objects {
         let text = object.key.as_str();
         let ours = [MANIFEST, PROOF, PIN, UNFINISHED]
@@ -152,10 +160,7 @@ pub fn read(store: &dyn Store, dataset: Option<&DatasetName>) -> Result<Listing>
             text.strip_prefix(stem)
                 .is_some_and(|rest| rest.starts_with('.'))
         });
-        let damaged = listing
-            .copies
-            .iter()
-            .any(|(id, copy)| copy.manifest.is_err() && text.starts_with(&base(id)));
+        let damaged = damaged.iter().any(|base| text.starts_with(base));
         if !ours && !unfinished && !damaged && !claimed.contains(&object.key) {
             listing.strangers.push(object.key.clone());
         }
@@ -219,14 +224,16 @@ fn read_copy(
     id: &BackupId,
     object: &Object,
     sizes: &BTreeMap<&Key, u64>,
+    ahead: &mut Ahead<'_>,
 ) -> Result<Copy> {
-    let manifest = read_manifest(store, id, object)?;
+    let manifest = read_manifest(id, object, ahead)?;
     let trouble = match &manifest {
         Ok(manifest) => trouble(manifest, sizes)?,
         Err(_) => None,
     };
-    let proof = if sizes.contains_key(&key(id, PROOF)?) {
-        read_proof(store, id)?
+    let proof = key(id, PROOF)?;
+    let proof = if sizes.contains_key(&proof) {
+        parse_proof(&ahead.take(&proof)?)
     } else {
         Proof::default()
     };
@@ -242,9 +249,9 @@ fn read_copy(
 }
 
 fn read_manifest(
-    store: &dyn Store,
     id: &BackupId,
     object: &Object,
+    ahead: &mut Ahead<'_>,
 ) -> Result<std::result::Result<Box<Manifest>, String>> {
     if object.bytes > manifest::BYTES_MAX {
         return Ok(Err(format!(
@@ -252,12 +259,7 @@ fn read_manifest(
             object.key.file_name()
         )));
     }
-    let mut text = Vec::new();
-    let read = store
-        .get(&object.key)?
-        .take(manifest::BYTES_MAX)
-        .read_to_end(&mut text);
-    read.or_fail(|| format!("cannot read {} in store `{}`", object.key, store.name()))?;
+    let text = ahead.take(&object.key)?;
     Ok(match Manifest::parse(&text) {
         Ok(manifest) if manifest.id == *id => Ok(Box::new(manifest)),
         Ok(manifest) => Err(format!(
@@ -290,8 +292,12 @@ fn read_proof(store: &dyn Store, id: &BackupId) -> Result<Proof> {
     let key = key(id, PROOF)?;
     let read = store.get(&key)?.take(1 << 20).read_to_end(&mut text);
     read.or_fail(|| format!("cannot read {key} in store `{}`", store.name()))?;
-    // A proof that cannot be read proves nothing; the backup itself is judged by its manifest.
-    Ok(serde_json::from_slice(&text).unwrap_or_default())
+    Ok(parse_proof(&text))
+}
+
+/// A proof that cannot be read proves nothing; the backup itself is judged by its manifest.
+fn parse_proof(text: &[u8]) -> Proof {
+    serde_json::from_slice(text).unwrap_or_default()
 }
 
 /// Records what a look or a drill found, keeping the other half of the proof.
@@ -478,7 +484,8 @@ fn copy_needed(from: &dyn Store, to: &dyn Store, id: &BackupId, need: &Need) -> 
     let Some(object) = objects.iter().find(|object| object.key == key) else {
         return Ok(());
     };
-    let manifest = read_manifest(from, &needed, object)?.map_err(Failure::new)?;
+    let manifest =
+        read_manifest(&needed, object, &mut Ahead::new(from, &[]))?.map_err(Failure::new)?;
     copy_alone(from, to, &manifest).map_err(|failure| failure.context(what()))
 }
 

@@ -10,6 +10,12 @@ use crate::s3::{Credentials, S3Config};
 
 /// The region that requests are signed for when none is configured.
 const REGION: &str = "us-east-1";
+/// A part's length unless configured: objects of up to 117 GiB, 48 MiB of memory.
+pub(super) const PART_MIB: u32 = 12;
+/// S3 takes no shorter parts.
+const PART_MIB_MIN: u32 = 5;
+/// Four of these are held in memory.
+const PART_MIB_MAX: u32 = 512;
 /// The variable in which systemd names the directory of a unit's credentials.
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
@@ -34,6 +40,8 @@ pub struct BucketStore {
     pub storage_class: Option<String>,
     /// For how many days a written object can be neither changed nor deleted.
     pub lock_days: Option<u32>,
+    /// The length of a part of an object that is sent in parts; an object can have 10,000.
+    pub part_mib: u32,
     /// Where this host's locks on it lie: `locks` in `state`.
     pub locks: PathBuf,
 }
@@ -60,6 +68,11 @@ impl BucketStore {
             path_style: self.path_style,
             credentials: Some(credentials),
         })
+    }
+
+    /// [`BucketStore::part_mib`] in bytes.
+    pub fn part_bytes(&self) -> usize {
+        (self.part_mib as usize) << 20
     }
 
     /// Whether two stores would write to the same keys of the same bucket.
@@ -222,6 +235,16 @@ pub(super) fn check_prefix(prefix: &str) -> Result<()> {
         "`{prefix}` cannot be the part of a bucket that is ours"
     ))
     .hint("write s3://BUCKET/WORD/WORD with letters, digits, `.`, `_` and `-`"))
+}
+
+/// A part's length that services take.
+pub(super) fn check_part(mib: Option<u32>) -> Result<u32> {
+    match mib.unwrap_or(PART_MIB) {
+        mib @ PART_MIB_MIN..=PART_MIB_MAX => Ok(mib),
+        other => Err(Failure::new(format!(
+            "part_mib is {other}, not between {PART_MIB_MIN} and {PART_MIB_MAX}"
+        ))),
+    }
 }
 
 /// A path, where `$CREDENTIALS_DIRECTORY/` at its start is systemd's.

@@ -23,7 +23,7 @@ use crate::failure::{Failure, OrFail, Result};
 use crate::s3::{Client, Kind, S3Error};
 use crate::sha256::Sha256;
 pub use lease::Lease;
-pub use write::{PART_BYTES, PARTS_IN_FLIGHT};
+pub use write::PARTS_IN_FLIGHT;
 
 /// How many small objects are read at once.
 pub const SMALL_IN_FLIGHT: usize = 16;

@@ -1,8 +1,9 @@
 //! Objects into a bucket, whole or not at all.
 //!
 //! A body shorter than one part is one PUT. A longer one is a multipart upload whose parts are all
-//! of [`PART_BYTES`] but the last: R2 refuses parts of different sizes, so the size cannot grow on
-//! the way, and the length of a dump is not known before its end. Several parts travel while the
+//! equally long but the last: R2 refuses parts of different sizes, so the size cannot grow on the
+//! way, and the length of a dump is not known before its end. Whoever has larger objects than
+//! 10,000 parts hold sets `part_mib` and pays in memory. Several parts travel while the
 //! next one is filled; a part stays in memory until the service has it, so that it can be sent
 //! again. The upload is completed only after the body's clean end; every other end aborts it.
 //!
@@ -28,9 +29,7 @@ use crate::sha256::Sha256;
 use crate::stop;
 use crate::store::{Key, PutError};
 
-/// The length of a part. With S3's 10,000 parts an object can have 156 GiB.
-pub const PART_BYTES: usize = 16 << 20;
-/// How many parts travel at once. One more is being filled: 64 MiB in all.
+/// How many parts travel at once. One more is being filled: 48 MiB in all, of 12 MiB each.
 pub const PARTS_IN_FLIGHT: usize = 3;
 /// S3's own limit.
 const PARTS_MAX: usize = 10_000;
@@ -52,8 +51,9 @@ const DAY_SECONDS: i64 = 86_400;
 /// See [`super::Store::put`].
 pub(super) fn put(store: &Bucket, key: &Key, body: &mut dyn Read) -> Result<u64, PutError> {
     let failed = |error: S3Error| PutError::Store(store.failure("write", key.as_str(), error));
+    let length = store.place.part_bytes();
     let mut first = Vec::new();
-    let whole = fill(body, &mut first).map_err(PutError::Body)?;
+    let whole = fill(body, &mut first, length).map_err(PutError::Body)?;
     if whole {
         let bytes = first.len() as u64;
         put_single(store, key, Bytes::from(first)).map_err(failed)?;
@@ -63,9 +63,13 @@ pub(super) fn put(store: &Bucket, key: &Key, body: &mut dyn Read) -> Result<u64,
     let mut part = first;
     loop {
         upload.send(Bytes::from(part)).map_err(failed)?;
-        part = Vec::with_capacity(PART_BYTES);
+        let spare = upload
+            .spare
+            .pop()
+            .filter(|spare| spare.capacity() >= length);
+        part = spare.unwrap_or_else(|| Vec::with_capacity(length));
         // An error here drops the upload, which aborts it: a dead dump never becomes an object.
-        let last = fill(body, &mut part).map_err(PutError::Body)?;
+        let last = fill(body, &mut part, length).map_err(PutError::Body)?;
         if last {
             break;
         }
@@ -80,27 +84,33 @@ pub(super) fn put(store: &Bucket, key: &Key, body: &mut dyn Read) -> Result<u64,
 }
 
 fn too_large(store: &Bucket, key: &Key) -> Failure {
-    let gib = (PARTS_MAX * PART_BYTES) >> 30;
+    let mib = store.place.part_mib;
+    let gib = (PARTS_MAX * store.place.part_bytes()) >> 30;
     Failure::new(format!(
-        "cannot write {key} in store `{}`: it is larger than {gib} GiB, the most that {PARTS_MAX} parts of {} MiB hold",
-        store.name,
-        PART_BYTES >> 20
+        "cannot write {key} in store `{}`: it is larger than {gib} GiB, the most that {PARTS_MAX} parts of {mib} MiB hold",
+        store.name
     ))
-    .hint("leave out what need not be kept (exclude), or write this dataset to a file:// store")
+    .hint(format!(
+        "set part_mib = {} in [stores.{}]; each MiB costs {} MiB of memory",
+        mib * 4,
+        store.name,
+        PARTS_IN_FLIGHT + 1
+    ))
 }
 
 /// Reads up to a part; true at the body's end.
-fn fill(body: &mut dyn Read, part: &mut Vec<u8>) -> io::Result<bool> {
+fn fill(body: &mut dyn Read, part: &mut Vec<u8>, length: usize) -> io::Result<bool> {
     const FIRST: usize = 64 << 10;
     let mut len = 0;
     loop {
         if len == part.len() {
-            if len == PART_BYTES {
+            if len == length {
                 return Ok(false);
             }
-            // Small objects stay small in memory.
-            let more = (2 * len).max(FIRST).max(part.capacity());
-            part.resize(more.min(PART_BYTES), 0);
+            // Small objects stay small in memory; the last part of a long one may be short too.
+            let more = (2 * len).max(FIRST).min(length);
+            part.reserve_exact(more - len);
+            part.resize(more, 0);
         }
         match body.read(&mut part[len..]) {
             Ok(0) => {
@@ -176,6 +186,8 @@ struct Upload<'a> {
     travelling: JoinSet<Result<Sent, S3Error>>,
     /// By part number, from 1; the ETags as the service gave them.
     sent: Vec<Option<Sent>>,
+    /// What parts that arrived were held in, for the next ones.
+    spare: Vec<Vec<u8>>,
     begun: usize,
     bytes: u64,
     open: bool,
@@ -185,6 +197,8 @@ struct Sent {
     number: usize,
     etag: Option<String>,
     md5: Md5,
+    /// What it was held in.
+    buffer: Vec<u8>,
 }
 
 impl<'a> Upload<'a> {
@@ -215,6 +229,7 @@ impl<'a> Upload<'a> {
             locked: lock.is_some(),
             travelling: JoinSet::new(),
             sent: Vec::new(),
+            spare: Vec::new(),
             begun: 0,
             bytes: 0,
             open: true,
@@ -249,7 +264,10 @@ impl<'a> Upload<'a> {
         let next = client.wait(self.travelling.join_next());
         match next.map_err(S3Error::stopped)? {
             Some(Ok(sent)) => {
-                let sent = sent?;
+                let mut sent = sent?;
+                let mut buffer = std::mem::take(&mut sent.buffer);
+                buffer.clear();
+                self.spare.push(buffer);
                 let at = sent.number - 1;
                 self.sent[at] = Some(sent);
                 Ok(())
@@ -364,7 +382,14 @@ async fn send_part(
         match call.send().await.map_err(S3Error::of) {
             Ok(answer) => {
                 let etag = answer.e_tag().map(str::to_owned);
-                return Ok(Sent { number, etag, md5 });
+                // Ours alone again, unless the connection still holds on to it.
+                let buffer = part.try_into_mut().map(Vec::from).unwrap_or_default();
+                return Ok(Sent {
+                    number,
+                    etag,
+                    md5,
+                    buffer,
+                });
             }
             Err(error) if error.kind == Kind::Damaged && tries < DAMAGED_TRIES => {}
             Err(error) => return Err(error),
@@ -468,7 +493,7 @@ fn check_etag(
     tracing::debug!(%key, %etag, %good, "the ETag is not the content's MD5; reading it back");
     let mut checked = 0;
     let mut left = bytes;
-    let same = read::in_parts(store, key, PART_BYTES, |part| {
+    let same = read::in_parts(store, key, store.place.part_bytes(), |part| {
         let fits = digests.get(checked) == Some(&s3::md5(part));
         checked += 1;
         left = left.saturating_sub(part.len() as u64);
