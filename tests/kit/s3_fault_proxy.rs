@@ -182,7 +182,7 @@ fn serve(mut client: TcpStream, upstream: u16, shared: &Mutex<Shared>) -> io::Re
         return Ok(());
     };
     let text = String::from_utf8_lossy(&head).into_owned();
-    let _under_way = UnderWay::begin(shared);
+    let under_way = UnderWay::begin(shared);
     let op = op_of(&text);
     let fault = {
         let mut shared = lock(shared);
@@ -211,6 +211,7 @@ fn serve(mut client: TcpStream, upstream: u16, shared: &Mutex<Shared>) -> io::Re
         _ => {}
     }
     let (head, body) = ask(upstream, &text, &body)?;
+    drop(under_way);
     match fault {
         Some(Fault::ResetAfter) => return reset(&client),
         Some(Fault::Change(change)) => {

@@ -29,7 +29,7 @@ use crate::sha256::Sha256;
 use crate::stop;
 use crate::store::{Key, PutError};
 
-/// How many parts travel at once. One more is being filled: 48 MiB in all, of 12 MiB each.
+/// How many parts travel at once. One more is being filled: 40 MiB in all, of 10 MiB each.
 pub const PARTS_IN_FLIGHT: usize = 3;
 /// S3's own limit.
 const PARTS_MAX: usize = 10_000;
