@@ -330,6 +330,9 @@ fn many_backups_in_a_bucket_are_read_side_by_side() {
     assert_eq!(proxy.count(Op::List), COUNT.div_ceil(500));
     let at_once = proxy.most_at_once();
     assert!((4..=16).contains(&at_once), "{at_once} requests at once");
+    let direct = store(&site, "offsite", &server.endpoint(), server, &bucket);
+    site.configure_stores(&direct, "");
+    let listed = site.rg_backup(&["list"]).ok();
     println!(
         "{count} backups in a bucket listed in {:?}, {} KiB",
         listed.wall, listed.rss_kib_max

@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn a_key_nobody_knows_a_bad_name_and_one_place_twice_are_refused() {
         let (said, hint) = refused(&format!("{OFFSITE}regoin = \"x\"\n"));
-        assert_eq!(said, "line 7: unknown key `regoin`");
+        assert_eq!(said, "line 8: unknown key `regoin`");
         assert_eq!(hint, "did you mean `region`?");
         let (said, _) = refused("[stores.offsite]\nurl = \"s3://Acme/x\"\n");
         assert_eq!(
