@@ -149,7 +149,8 @@ pub fn read(store: &dyn Store, dataset: Option<&DatasetName>) -> Result<Listing>
     let damaged: Vec<String> = listing
         .copies
         .iter()
-        .filter_map(|(id, copy)| copy.manifest.is_err().then(|| base(id)))
+        .filter(|(_, copy)| copy.manifest.is_err())
+        .map(|(id, _)| base(id))
         .collect();
     for object in &objects {
         let text = object.key.as_str();
