@@ -338,3 +338,87 @@ fn many_backups_in_a_bucket_are_read_side_by_side() {
         listed.wall, listed.rss_kib_max
     );
 }
+
+#[test]
+fn a_private_authority_is_trusted_when_named_and_refused_otherwise() {
+    let site = site!("s3_tls");
+    let made = |args: &[&str]| {
+        site.program("openssl", args.iter().copied()).run().ok();
+    };
+    made(&[
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=authority of the suite",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.crt",
+    ]);
+    made(&[
+        "req",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=s3.test",
+        "-keyout",
+        "s3.key",
+        "-out",
+        "s3.csr",
+    ]);
+    site.write(
+        "s3.ext",
+        "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n",
+    );
+    made(&[
+        "x509",
+        "-req",
+        "-in",
+        "s3.csr",
+        "-CA",
+        "ca.crt",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+        "-days",
+        "2",
+        "-extfile",
+        "s3.ext",
+        "-out",
+        "s3.crt",
+    ]);
+    let server = SeaweedFs::start_tls(&site.path("s3.crt"), &site.path("s3.key"));
+    let bucket = server.bucket();
+    let endpoint = format!("https://127.0.0.1:{}", server.tls_port());
+    site.configure_stores(
+        &store(&site, "offsite", &endpoint, &server, &bucket),
+        UPLOADS,
+    );
+    // Longer than a part, so that parts travel unsigned under TLS too.
+    let mut noise = vec![0; 24 << 20];
+    Chance::seeded(7).fill(&mut noise);
+    site.write("uploads/noise", &noise);
+    let output = site.rg_backup(&["run", "app/files/uploads"]).fails(2);
+    assert!(output.out().contains("is not trusted: "), "{output:?}");
+    assert!(
+        output
+            .out()
+            .contains("hint: for a private authority, name its certificate in SSL_CERT_FILE"),
+        "{output:?}"
+    );
+    let trusting = |args: &[&str]| {
+        let tool = site
+            .backup_tool(args)
+            .env("SSL_CERT_FILE", site.path("ca.crt"));
+        tool.run().ok()
+    };
+    trusting(&["run", "app/files/uploads"]);
+    trusting(&["verify", "--all"]);
+    assert_eq!(server.open_uploads(&bucket), [""; 0]);
+}
