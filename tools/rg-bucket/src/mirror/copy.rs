@@ -4,8 +4,11 @@
 //! halves. What the target says it stored (its tag) is compared with the MD5 of what was sent;
 //! where it says nothing comparable, or on request, the copy is read back and its SHA-256 compared.
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use aws_sdk_s3::operation::create_multipart_upload::builders::CreateMultipartUploadFluentBuilder;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, Tagging};
@@ -29,6 +32,8 @@ const MEMORY_MIB: u32 = 64;
 const OBJECT_BYTES_MAX: u64 = (MEMORY_MIB as u64 * PARTS_MAX) << 20;
 /// How often a copy that was cut off is begun again.
 const ATTEMPTS: u32 = 3;
+/// How often it is looked whether the ids of new uploads have come.
+const LOOK: Duration = Duration::from_millis(20);
 /// How servers say that they cannot hold a key.
 const CANNOT_HOLD: [&str; 8] = [
     "XMinioInvalidObjectName",
@@ -52,8 +57,16 @@ pub struct Copier<'a> {
     /// Whether every copy is read back.
     pub reread: bool,
     memory: Semaphore,
-    /// Uploads that were begun and not completed.
+    begun: Arc<Begun>,
+}
+
+/// Uploads that were begun and not completed.
+#[derive(Default)]
+struct Begun {
+    /// Key and id of each.
     open: Mutex<Vec<(String, String)>>,
+    /// Those whose id is still to come.
+    coming: AtomicUsize,
 }
 
 /// A copy that is proven.
@@ -94,7 +107,7 @@ impl<'a> Copier<'a> {
             checksums,
             reread,
             memory: Semaphore::new(MEMORY_MIB as usize),
-            open: Mutex::new(Vec::new()),
+            begun: Arc::default(),
         }
     }
 
@@ -131,15 +144,25 @@ impl<'a> Copier<'a> {
 
     /// Drops what was begun and will not be completed; returns how many could not be dropped.
     pub fn abandon(&self) -> usize {
-        let open = self
-            .open
-            .lock()
-            .map(|mut open| std::mem::take(&mut *open))
-            .unwrap_or_default();
+        let client = &self.to.client;
+        // Nobody waits any longer for the answer to a call that was under way, but its upload is.
+        client.clean_up(async {
+            while self.begun.coming.load(Ordering::SeqCst) > 0 {
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        let open = self.begun.open.lock();
+        let open = open.map(|mut open| std::mem::take(&mut *open));
+        let open = open.unwrap_or_default();
         let gone = open.iter().filter(|(key, id)| {
-            let call = self.to.client.sdk().abort_multipart_upload();
+            let call = client.sdk().abort_multipart_upload();
             let call = call.bucket(&self.to.bucket).key(key).upload_id(id);
-            matches!(self.to.client.clean_up(call.send()), Some(Ok(_)))
+            match client.clean_up(call.send()) {
+                Some(Ok(_)) => true,
+                // It was completed in the last moment.
+                Some(Err(error)) => S3Error::of(error).kind == Kind::NoObject,
+                None => false,
+            }
         });
         open.len() - gone.count()
     }
@@ -254,12 +277,7 @@ impl<'a> Copier<'a> {
             .set_cache_control(got.cache_control.clone())
             .set_metadata(got.metadata.clone())
             .set_checksum_algorithm(self.checksum());
-        let begun = call
-            .send()
-            .await
-            .map_err(|error| self.writing(key, S3Error::of(error)))?;
-        let id = begun.upload_id().unwrap_or_default().to_owned();
-        self.opened(key, &id);
+        let id = self.begin(key, call).await?;
         let outcome = self.send_parts(key, &id, body, part_bytes).await;
         if outcome.is_err() {
             // A failure to abort is left to `abandon`, which counts it.
@@ -442,14 +460,31 @@ impl<'a> Copier<'a> {
         self.checksums.then_some(ChecksumAlgorithm::Sha256)
     }
 
-    fn opened(&self, key: &str, id: &str) {
-        if let Ok(mut open) = self.open.lock() {
-            open.push((key.to_owned(), id.to_owned()));
-        }
+    /// Begins an upload in a task of its own, so that its id is known even when the run is told to
+    /// stop before the answer has come.
+    async fn begin(
+        &self,
+        key: &str,
+        call: CreateMultipartUploadFluentBuilder,
+    ) -> Result<String, Stumble> {
+        let begun = Arc::clone(&self.begun);
+        begun.coming.fetch_add(1, Ordering::SeqCst);
+        let name = key.to_owned();
+        let task = tokio::spawn(async move {
+            let answer = call.send().await;
+            let answer = answer.map(|upload| upload.upload_id.unwrap_or_default());
+            if let (Ok(id), Ok(mut open)) = (&answer, begun.open.lock()) {
+                open.push((name, id.clone()));
+            }
+            begun.coming.fetch_sub(1, Ordering::SeqCst);
+            answer
+        });
+        let answer = task.await.map_err(cut)?;
+        answer.map_err(|error| self.writing(key, S3Error::of(error)))
     }
 
     fn closed(&self, id: &str) {
-        if let Ok(mut open) = self.open.lock() {
+        if let Ok(mut open) = self.begun.open.lock() {
             open.retain(|(_, open)| open != id);
         }
     }
