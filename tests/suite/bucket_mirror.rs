@@ -3,7 +3,7 @@
 use rg_tests::{S3Server, Sandbox};
 use serde_json::json;
 
-use crate::site::{Behind, Declared, Fresh, Shows, behind, fresh, json, place, server};
+use crate::site::{Behind, Declared, Fresh, behind, fresh, json, place, server};
 
 const FROM: &str = "production/buckets/from";
 const TO: &str = "production/buckets/to";

@@ -36,8 +36,10 @@ pub const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 pub const ATTEMPT_LIMIT: Duration = Duration::from_secs(30);
 /// All attempts at a call that moves no data.
 pub const CALL_LIMIT: Duration = Duration::from_secs(90);
-/// One attempt at a call that sends data: 64 MiB in this time is 110 KiB/s.
-pub const SEND_LIMIT: Duration = Duration::from_secs(600);
+/// The slowest line that data is sent over: what an attempt may take grows with what it sends.
+pub const SEND_BYTES_PER_SECOND_MIN: u64 = 64 << 10;
+/// One attempt to complete a multipart upload.
+pub const COMPLETE_LIMIT: Duration = Duration::from_secs(600);
 /// A transfer that does not move a byte for this long is cut off, and tried again.
 pub const STALL_LIMIT: Duration = Duration::from_secs(20);
 /// How often a call is tried in all.
@@ -212,7 +214,11 @@ impl Client {
     }
 
     /// Waits for work on the runtime; ends early, dropping it, when the process is told to stop.
+    /// What begins after that is clean-up: it goes on, within [`CLEAN_UP_LIMIT`].
     pub fn wait<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        if let Err(stopped) = stop::check() {
+            return self.clean_up(work).ok_or(stopped);
+        }
         self.network.block_on(async {
             tokio::pin!(work);
             loop {
@@ -238,11 +244,20 @@ impl Client {
     }
 }
 
-/// The settings of calls that send data, for `customize().config_override(…)`.
-pub fn sending() -> aws_sdk_s3::config::Builder {
+/// The settings of calls that send so many bytes, for `customize().config_override(…)`.
+pub fn sending(bytes: u64) -> aws_sdk_s3::config::Builder {
+    let attempt = ATTEMPT_LIMIT + Duration::from_secs(bytes / SEND_BYTES_PER_SECOND_MIN);
     aws_sdk_s3::config::Builder::new()
         .retry_config(retries(SEND_ATTEMPTS))
-        .timeout_config(limits(SEND_LIMIT, SEND_LIMIT * 2))
+        .timeout_config(limits(attempt, attempt * 3))
+}
+
+/// The settings of a multipart upload's completion: a service may put the parts together for
+/// minutes, keeping the connection alive.
+pub fn completing() -> aws_sdk_s3::config::Builder {
+    aws_sdk_s3::config::Builder::new()
+        .retry_config(retries(SEND_ATTEMPTS))
+        .timeout_config(limits(COMPLETE_LIMIT, COMPLETE_LIMIT * 2))
 }
 
 fn retries(attempts: u32) -> RetryConfig {

@@ -14,7 +14,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, Tagging};
 use md5::{Digest, Md5};
 use rg_common::catalog::manifest::hex;
-use rg_common::s3::{Kind, S3Error, sending};
+use rg_common::s3::{Kind, S3Error, completing, sending};
 use rg_common::sha256::Sha256;
 use tokio::sync::Semaphore;
 
@@ -231,6 +231,7 @@ impl<'a> Copier<'a> {
     ) -> Result<(String, String), Stumble> {
         let part = body.fill(PART_BYTES).await?;
         let sent = hex(&Md5::digest(&part));
+        let bytes = part.len() as u64;
         let call = self
             .to
             .client
@@ -249,7 +250,7 @@ impl<'a> Copier<'a> {
             .body(ByteStream::from(part));
         let put = call
             .customize()
-            .config_override(sending())
+            .config_override(sending(bytes))
             .send()
             .await
             .map_err(|error| self.writing(key, S3Error::of(error)))?;
@@ -311,6 +312,7 @@ impl<'a> Copier<'a> {
             let part = body.fill(part_bytes).await?;
             let digest = Md5::digest(&part);
             digests.update(digest);
+            let bytes = part.len() as u64;
             let call = sdk
                 .upload_part()
                 .bucket(&self.to.bucket)
@@ -322,7 +324,7 @@ impl<'a> Copier<'a> {
                 .body(ByteStream::from(part));
             let sent = call
                 .customize()
-                .config_override(sending())
+                .config_override(sending(bytes))
                 .send()
                 .await
                 .map_err(|error| self.writing(key, S3Error::of(error)))?;
@@ -345,7 +347,7 @@ impl<'a> Copier<'a> {
             .multipart_upload(parts);
         let whole = call
             .customize()
-            .config_override(sending())
+            .config_override(completing())
             .send()
             .await
             .map_err(|error| self.writing(key, S3Error::of(error)))?;

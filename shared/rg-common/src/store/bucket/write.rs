@@ -25,6 +25,7 @@ use crate::catalog::manifest::hex;
 use crate::failure::Failure;
 use crate::s3::{self, Kind, Md5, S3Error};
 use crate::sha256::Sha256;
+use crate::stop;
 use crate::store::{Key, PutError};
 
 /// The length of a part. With S3's 10,000 parts an object can have 156 GiB.
@@ -137,7 +138,7 @@ fn put_single(store: &Bucket, key: &Key, bytes: Bytes) -> Result<(), S3Error> {
             .set_object_lock_retain_until_date(lock)
             .body(ByteStream::from(bytes.clone()))
             .customize()
-            .config_override(s3::sending())
+            .config_override(s3::sending(bytes.len() as u64))
             .send()
     };
     let mut tries = 0;
@@ -149,7 +150,9 @@ fn put_single(store: &Bucket, key: &Key, bytes: Bytes) -> Result<(), S3Error> {
         }
     };
     if lock.is_some() {
-        look(store, &full)?.check_locked().inspect_err(|_| remove(store, &full))?;
+        look(store, &full)?
+            .check_locked()
+            .inspect_err(|_| remove(store, &full))?;
     }
     let digests = [digest];
     let good = s3::etag_md5(&digest);
@@ -221,6 +224,7 @@ impl<'a> Upload<'a> {
     /// Sends a part; waits while as many as may travel do.
     fn send(&mut self, part: Bytes) -> Result<(), S3Error> {
         self.store.check_lease()?;
+        stop::check().map_err(S3Error::stopped)?;
         while self.travelling.len() >= PARTS_IN_FLIGHT {
             self.arrived()?;
         }
@@ -278,7 +282,7 @@ impl<'a> Upload<'a> {
             .upload_id(&self.id)
             .multipart_upload(list.build())
             .customize()
-            .config_override(s3::sending());
+            .config_override(s3::completing());
         let failed = match self.store.client.call(call.send()) {
             Ok(_) => None,
             Err(error) if error.kind == Kind::Stopped => return Err(error),
@@ -352,7 +356,7 @@ async fn send_part(
             .content_md5(s3::base64(&md5))
             .body(ByteStream::from(part.clone()))
             .customize()
-            .config_override(s3::sending());
+            .config_override(s3::sending(part.len() as u64));
         if client.is_encrypted() {
             // TLS and Content-MD5 protect it; a further SHA-256 would only cost time.
             call = call.disable_payload_signing();
