@@ -348,5 +348,7 @@ fn a_run_that_is_told_to_stop_leaves_no_open_upload() {
     running.signal(rg_tests::Signal::TERM);
     let ended = running.wait().fails(2);
     assert!(ended.err().contains("stopped by a signal"), "{ended:?}");
+    // Four objects of 24 MiB were under way, and none of them whole.
+    assert!(ended.rss_kib_max < 128 << 10, "{ended:?}");
     assert_eq!(pair.target.open_uploads(&pair.to), 0);
 }
