@@ -1,6 +1,8 @@
 //! rg-bucket against real servers: SeaweedFS, which has everything, and the gateway of JuiceFS,
 //! which is MinIO's front end with an old server's refusals.
 
+#[path = "bucket_answers.rs"]
+mod answers;
 #[path = "bucket_list.rs"]
 mod list;
 #[path = "bucket_mirror.rs"]
@@ -13,3 +15,5 @@ mod plan;
 mod servers;
 #[path = "bucket_site.rs"]
 mod site;
+#[path = "bucket_stores.rs"]
+mod stores;

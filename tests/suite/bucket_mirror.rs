@@ -329,3 +329,26 @@ fn a_bucket_is_not_mirrored_onto_itself() {
         "rg-bucket: production/buckets/from and production/buckets/from are the same bucket\n"
     );
 }
+
+#[test]
+fn a_run_that_is_told_to_stop_leaves_no_open_upload() {
+    let pair = pair(server("SeaweedFS"), server("JuiceFS"));
+    let large = vec![7; 24 << 20];
+    for n in 0..4 {
+        pair.source.put(&pair.from, &format!("big{n}"), &large);
+    }
+    let running = pair.place.spawn("rg-bucket", ["mirror", FROM, TO]);
+    let begun = rg_tests::eventually(std::time::Duration::from_secs(60), || {
+        pair.target.open_uploads(&pair.to) > 0 || !running.is_running()
+    });
+    assert!(
+        begun && running.is_running(),
+        "it ended before it could be stopped"
+    );
+    running.signal(rg_tests::Signal::TERM);
+    let ended = running.wait().fails(2);
+    assert!(ended.err().contains("stopped by a signal"), "{ended:?}");
+    // Four objects of 24 MiB were under way, and none of them whole.
+    assert!(ended.rss_kib_max < 128 << 10, "{ended:?}");
+    assert_eq!(pair.target.open_uploads(&pair.to), 0);
+}

@@ -26,9 +26,13 @@ pub fn judge(plan: &mut Plan, access: Option<Access>, exposure: &Exposure) {
         match (seen, allowed) {
             (Seen::Open(_), true) | (Seen::Refused(_), false) | (Seen::NotAsked, _) => {}
             (Seen::Open(status), false) => {
-                plan.findings.push(format!(
-                    "anybody can {what} (HTTP {status} without a key){undeclared}"
-                ));
+                let how = if status < 300 {
+                    format!("HTTP {status} without a key")
+                } else {
+                    format!("HTTP {status}: not the stranger was refused, only the digest")
+                };
+                plan.findings
+                    .push(format!("anybody can {what} ({how}){undeclared}"));
             }
             (Seen::Refused(status), true) => {
                 plan.findings.push(format!(
@@ -107,7 +111,7 @@ mod tests {
             [
                 "anybody can read an object (HTTP 200 without a key)",
                 "anybody can list the keys (HTTP 200 without a key)",
-                "anybody can write an object (HTTP 400 without a key)",
+                "anybody can write an object (HTTP 400: not the stranger was refused, only the digest)",
             ]
         );
         let (bad, _) = judged(Access::PublicRead, 403, 403, (403, ""));

@@ -10,6 +10,7 @@ mod apply;
 mod args;
 mod canary;
 mod clean;
+mod endpoint;
 mod exposure;
 mod found;
 mod lifecycle;

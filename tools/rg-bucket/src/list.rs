@@ -40,6 +40,10 @@ pub fn list(context: &Context, args: &args::List) -> Result<Box<dyn Report>> {
     let target = choose_one(&config, args.bucket.as_deref())?.open(context, &config)?;
     let prefix = format!("{}{}", target.prefix, args.prefix);
     let limit = args.limit as usize;
+    let after = args
+        .after
+        .as_ref()
+        .map(|key| format!("{}{key}", target.prefix));
     let mut rows: Vec<Row> = Vec::new();
     // One more than shown is read, to know whether there is more.
     if args.versions {
@@ -55,12 +59,18 @@ pub fn list(context: &Context, args: &args::List) -> Result<Box<dyn Report>> {
             rows.extend(page.into_iter().map(Row::of_version));
         }
     } else {
-        let mut pages = Objects::new(&target, &prefix).after(args.after.clone());
+        let mut pages = Objects::new(&target, &prefix).after(after);
         while rows.len() <= limit {
             let Some(page) = pages.next_page()? else {
                 break;
             };
             rows.extend(page.into_iter().map(Row::of_object));
+        }
+    }
+    // As every other command takes them: without what the store's own keys begin with.
+    for row in &mut rows {
+        if let Some(own) = row.key.strip_prefix(&target.prefix) {
+            row.key = own.to_owned();
         }
     }
     let more = rows.len() > limit;

@@ -1,7 +1,6 @@
 //! `presign`: a link that lets its bearer read one object for a time. It is the one place where a
 //! signature is printed, and nothing else goes to stdout.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use aws_sdk_s3::presigning::PresigningConfig;
@@ -12,6 +11,7 @@ use rg_common::{Failure, OrFail, Result};
 use serde_json::json;
 
 use crate::args;
+use crate::endpoint::is_loopback;
 use crate::span;
 use crate::target::choose_one;
 
@@ -79,46 +79,4 @@ pub fn presign(context: &Context, args: &args::Presign) -> Result<Box<dyn Report
         text: url,
         outcome: Outcome::Well,
     }))
-}
-
-/// Whether an address is this machine's own.
-fn is_loopback(endpoint: &str) -> bool {
-    let rest = endpoint.split("://").nth(1).unwrap_or(endpoint);
-    let authority = rest.split('/').next().unwrap_or_default();
-    let host = match authority.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or_default(),
-        None => authority
-            .rsplit_once(':')
-            .map_or(authority, |(host, _)| host),
-    };
-    let by_number = host
-        .parse::<IpAddr>()
-        .is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified());
-    by_number || host == "localhost" || host.ends_with(".localhost")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_of_this_machine_are_known() {
-        for own in [
-            "http://127.0.0.1:9000",
-            "http://localhost",
-            "http://[::1]:9000/x",
-            "http://0.0.0.0:1",
-            "https://a.localhost",
-        ] {
-            assert!(is_loopback(own), "{own}");
-        }
-        for other in [
-            "https://s3.example.org",
-            "http://10.0.0.5:9000",
-            "https://localhost.example.org",
-            "http://[2001:db8::1]",
-        ] {
-            assert!(!is_loopback(other), "{other}");
-        }
-    }
 }

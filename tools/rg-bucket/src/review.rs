@@ -10,6 +10,7 @@ use rg_common::report::{self, Outcome, Page, Report, Tone};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::endpoint::is_in_the_open;
 use crate::exposure;
 use crate::found::{Exposure, Presence, Seen};
 use crate::plan::{Action, Plan, Step};
@@ -189,6 +190,15 @@ impl Bucket {
             Seen::NotAsked => None,
         };
         let asked = presence == Presence::Ours;
+        let mut notes = plan.notes;
+        if target
+            .service
+            .endpoint
+            .as_deref()
+            .is_some_and(is_in_the_open)
+        {
+            notes.push("http:// over a network that is not ours: what is read and written can be seen on the way; use https://".to_owned());
+        }
         Bucket {
             name: target.name.clone(),
             bucket: target.bucket.clone(),
@@ -197,7 +207,7 @@ impl Bucket {
             done: Vec::new(),
             steps: plan.steps.iter().map(Line::of).collect(),
             findings: plan.findings,
-            notes: plan.notes,
+            notes,
             unknown: plan.unknown,
             without_a_key: asked.then(|| Strangers {
                 get: status(exposure.get),

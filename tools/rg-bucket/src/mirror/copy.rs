@@ -4,7 +4,7 @@
 //! halves. What the target says it stored (its tag) is compared with the MD5 of what was sent;
 //! where it says nothing comparable, or on request, the copy is read back and its SHA-256 compared.
 
-use std::sync::Mutex;
+use std::sync::Arc;
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
@@ -12,35 +12,17 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPa
 use md5::{Digest, Md5};
 use rg_common::catalog::manifest::hex;
 use rg_common::s3::{Kind, S3Error, completing, sending};
-use rg_common::sha256::Sha256;
 use tokio::sync::Semaphore;
 
+use super::body::{Body, MEMORY_MIB, OBJECT_BYTES_MAX, PART_BYTES, bare, digest, part_bytes};
 use super::manifest::Known;
 use super::spool::Entry;
+use super::trouble::{Stumble, Trouble, Unread, is_about_the_name};
+use super::uploads::Uploads;
 use crate::target::Target;
 
-/// Objects up to this size are put in one piece; larger ones in parts of it.
-const PART_BYTES: u64 = 8 << 20;
-/// The most parts that S3 takes; parts grow when an object would need more.
-const PARTS_MAX: u64 = 10_000;
-/// All parts that are in memory together, in MiB.
-const MEMORY_MIB: u32 = 64;
-/// Larger objects are refused: their parts would not fit into [`MEMORY_MIB`].
-const OBJECT_BYTES_MAX: u64 = (MEMORY_MIB as u64 * PARTS_MAX) << 20;
 /// How often a copy that was cut off is begun again.
 const ATTEMPTS: u32 = 3;
-/// How servers say that they cannot hold a key.
-const CANNOT_HOLD: [&str; 8] = [
-    "XMinioInvalidObjectName",
-    "XMinioInvalidResourceName",
-    "XMinioObjectExistsAsDirectory",
-    "InvalidObjectName",
-    "InvalidArgument",
-    "InvalidURI",
-    "KeyTooLongError",
-    "ExistingObjectIsDirectory",
-];
-
 /// Both sides, and what is under way.
 pub struct Copier<'a> {
     /// What is read.
@@ -52,8 +34,8 @@ pub struct Copier<'a> {
     /// Whether every copy is read back.
     pub reread: bool,
     memory: Semaphore,
-    /// Uploads that were begun and not completed.
-    open: Mutex<Vec<(String, String)>>,
+    /// What was begun and is not completed.
+    pub uploads: Arc<Uploads>,
 }
 
 /// A copy that is proven.
@@ -66,25 +48,6 @@ pub struct Done {
     pub lost_tags: bool,
 }
 
-/// Why an object was not copied.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trouble {
-    /// It was changed or deleted while it was copied.
-    Changed,
-    /// The target cannot hold such a key; in its words.
-    CannotHold(String),
-    /// The copy is not what was sent.
-    Differs(String),
-    /// Anything else, in words.
-    Failed(String),
-}
-
-/// A trouble, and whether another attempt may help.
-struct Stumble {
-    trouble: Trouble,
-    is_passing: bool,
-}
-
 impl<'a> Copier<'a> {
     /// Nothing is sent yet.
     pub fn new(from: &'a Target, to: &'a Target, checksums: bool, reread: bool) -> Copier<'a> {
@@ -94,7 +57,7 @@ impl<'a> Copier<'a> {
             checksums,
             reread,
             memory: Semaphore::new(MEMORY_MIB as usize),
-            open: Mutex::new(Vec::new()),
+            uploads: Arc::default(),
         }
     }
 
@@ -129,21 +92,6 @@ impl<'a> Copier<'a> {
         }
     }
 
-    /// Drops what was begun and will not be completed; returns how many could not be dropped.
-    pub fn abandon(&self) -> usize {
-        let open = self
-            .open
-            .lock()
-            .map(|mut open| std::mem::take(&mut *open))
-            .unwrap_or_default();
-        let gone = open.iter().filter(|(key, id)| {
-            let call = self.to.client.sdk().abort_multipart_upload();
-            let call = call.bucket(&self.to.bucket).key(key).upload_id(id);
-            matches!(self.to.client.clean_up(call.send()), Some(Ok(_)))
-        });
-        open.len() - gone.count()
-    }
-
     async fn attempt(&self, entry: &Entry) -> Result<Done, Stumble> {
         let source_key = format!("{}{}", self.from.prefix, entry.key);
         let call = self
@@ -164,19 +112,14 @@ impl<'a> Copier<'a> {
         }
         let key = format!("{}{}", self.to.prefix, entry.key);
         let body = std::mem::take(&mut got.body);
-        let mut body = Body {
-            body,
-            left: entry.size,
-            rest: Vec::new(),
-            sha256: Sha256::new(),
-        };
+        let mut body = Body::new(body, entry.size);
         let (sent, said) = if entry.size <= PART_BYTES {
             self.put(&key, &got, &mut body).await?
         } else {
             self.put_parts(&key, &got, &mut body, part_bytes(entry.size))
                 .await?
         };
-        let sha256 = hex(&body.sha256.finalize());
+        let sha256 = body.digest();
         let by_checksum = said == sent && !self.reread;
         if !by_checksum {
             self.read_back(&key, &said, &sha256).await?;
@@ -255,12 +198,8 @@ impl<'a> Copier<'a> {
             .set_cache_control(got.cache_control.clone())
             .set_metadata(got.metadata.clone())
             .set_checksum_algorithm(self.checksum());
-        let begun = call
-            .send()
-            .await
-            .map_err(|error| self.writing(key, S3Error::of(error)))?;
-        let id = begun.upload_id().unwrap_or_default().to_owned();
-        self.opened(key, &id);
+        let begun = self.uploads.begin(key, call).await?;
+        let id = begun.map_err(|error| self.writing(key, S3Error::of(error)))?;
         let outcome = self.send_parts(key, &id, body, part_bytes).await;
         if outcome.is_err() {
             // A failure to abort is left to `abandon`, which counts it.
@@ -270,10 +209,10 @@ impl<'a> Copier<'a> {
                 .key(key)
                 .upload_id(&id);
             if abort.send().await.is_ok() {
-                self.closed(&id);
+                self.uploads.closed(&id);
             }
         } else {
-            self.closed(&id);
+            self.uploads.closed(&id);
         }
         outcome
     }
@@ -444,18 +383,6 @@ impl<'a> Copier<'a> {
         self.checksums.then_some(ChecksumAlgorithm::Sha256)
     }
 
-    fn opened(&self, key: &str, id: &str) {
-        if let Ok(mut open) = self.open.lock() {
-            open.push((key.to_owned(), id.to_owned()));
-        }
-    }
-
-    fn closed(&self, id: &str) {
-        if let Ok(mut open) = self.open.lock() {
-            open.retain(|(_, open)| open != id);
-        }
-    }
-
     fn reading(&self, error: S3Error) -> Stumble {
         if matches!(error.kind, Kind::NoObject | Kind::Precondition) {
             return Trouble::Changed.finally();
@@ -481,155 +408,6 @@ impl<'a> Copier<'a> {
         Stumble {
             trouble: Trouble::Failed(rg_common::report::with_hints(&failure)),
             is_passing,
-        }
-    }
-}
-
-impl Trouble {
-    fn finally(self) -> Stumble {
-        Stumble {
-            trouble: self,
-            is_passing: false,
-        }
-    }
-}
-
-/// Whether nothing is wrong with an object but its name: the same call works for other keys. A
-/// server that keeps objects as files cannot have `a` beside `a/b`, and fails.
-fn is_about_the_name(status: Option<u16>, code: &str, said: &str) -> bool {
-    matches!(status, Some(400 | 409)) && CANNOT_HOLD.contains(&code)
-        || said.contains("is a directory")
-        || said.contains("not a directory")
-}
-
-/// A body that is cut into parts.
-struct Body {
-    body: ByteStream,
-    left: u64,
-    /// What came with the last chunk and belongs to the next part.
-    rest: Vec<u8>,
-    sha256: Sha256,
-}
-
-impl Body {
-    /// The next part: `bytes`, or what is left. A body that ends early or goes on is an error.
-    async fn fill(&mut self, bytes: u64) -> Result<Vec<u8>, Stumble> {
-        let wanted = usize::try_from(bytes.min(self.left)).unwrap_or(usize::MAX);
-        let mut part = std::mem::take(&mut self.rest);
-        part.reserve(wanted.saturating_sub(part.len()));
-        while part.len() < wanted {
-            match self.body.next().await {
-                Some(Ok(chunk)) => part.extend_from_slice(&chunk),
-                Some(Err(error)) => return Err(cut(&error)),
-                None => return Err(cut("it ended early")),
-            }
-        }
-        self.rest = part.split_off(wanted);
-        self.left -= wanted as u64;
-        if self.left == 0 && !self.rest.is_empty() {
-            return Err(Trouble::Changed.finally());
-        }
-        self.sha256.update(&part);
-        Ok(part)
-    }
-}
-
-/// The SHA-256 of an object as it is read now, under this tag where one is given, and its tag.
-async fn digest(target: &Target, key: &str, tag: &str) -> Result<(String, String), Unread> {
-    let call = target
-        .client
-        .sdk()
-        .get_object()
-        .bucket(&target.bucket)
-        .key(key);
-    let tag = (!tag.is_empty()).then(|| format!("\"{tag}\""));
-    let got = call.set_if_match(tag).send().await;
-    let mut got = got.map_err(|error| Unread::Refused(S3Error::of(error)))?;
-    let mut digest = Sha256::new();
-    while let Some(chunk) = got.body.next().await {
-        digest.update(chunk.map_err(|error| Unread::Cut(cut(error)))?);
-    }
-    Ok((hex(&digest.finalize()), bare(got.e_tag())))
-}
-
-/// Why an object could not be read to its end.
-enum Unread {
-    Refused(S3Error),
-    Cut(Stumble),
-}
-
-impl Unread {
-    fn of(self, refused: impl FnOnce(S3Error) -> Stumble) -> Stumble {
-        match self {
-            Unread::Refused(error) => refused(error),
-            Unread::Cut(stumble) => stumble,
-        }
-    }
-}
-
-/// The connection that a body came through was cut: worth another attempt.
-fn cut(error: impl std::fmt::Display) -> Stumble {
-    Stumble {
-        trouble: Trouble::Failed(format!("the connection was cut while it was read: {error}")),
-        is_passing: true,
-    }
-}
-
-fn bare(etag: Option<&str>) -> String {
-    etag.unwrap_or_default().trim_matches('"').to_owned()
-}
-
-/// How large the parts of an object are: equal, as some services demand, and few enough.
-fn part_bytes(size: u64) -> u64 {
-    let needed = size.div_ceil(PARTS_MAX).next_multiple_of(1 << 20);
-    needed.max(PART_BYTES)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_that_is_refused_is_told_from_a_server_that_fails() {
-        // As the gateway of JuiceFS, which is MinIO's front end, says it.
-        let name = |status, code, said| is_about_the_name(Some(status), code, said);
-        assert!(name(
-            400,
-            "XMinioInvalidResourceName",
-            "Resource name contains bad components such as \"..\" or \".\""
-        ));
-        assert!(name(
-            409,
-            "XMinioObjectExistsAsDirectory",
-            "Object name already exists as a directory"
-        ));
-        assert!(name(
-            500,
-            "InternalError",
-            "We encountered an internal error, please try again.: cause(is a directory)"
-        ));
-        assert!(!name(
-            500,
-            "InternalError",
-            "We encountered an internal error, please try again"
-        ));
-        assert!(!name(403, "AccessDenied", "Access Denied"));
-        assert!(!name(400, "EntityTooLarge", ""));
-    }
-
-    #[test]
-    fn no_object_needs_more_parts_than_there_are_nor_more_memory() {
-        for size in [
-            1,
-            PART_BYTES + 1,
-            80 << 30,
-            (80 << 30) + 1,
-            600 << 30,
-            OBJECT_BYTES_MAX,
-        ] {
-            let part = part_bytes(size);
-            assert!(size.div_ceil(part) <= PARTS_MAX, "{size}");
-            assert!(part <= u64::from(MEMORY_MIB) << 20, "{size}");
         }
     }
 }

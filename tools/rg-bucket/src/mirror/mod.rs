@@ -6,9 +6,13 @@
 //! both sides is not read again. What is under way is bounded by [`PARALLEL`] objects and the
 //! memory that `copy` allows.
 
+mod account;
+mod body;
 mod copy;
 mod manifest;
 mod spool;
+mod trouble;
+mod uploads;
 mod walk;
 
 use std::fs::{self, File, TryLockError};
@@ -16,69 +20,24 @@ use std::path::{Path, PathBuf};
 
 use futures_util::stream::{self, StreamExt};
 use rg_common::cli::Context;
-use rg_common::report::{self, Outcome, Page, Report, Tone};
+use rg_common::report::{self, Report};
 use rg_common::s3::S3Error;
 use rg_common::{Failure, OrFail, Result, stop};
-use serde::Serialize;
 
 use crate::pages::{Objects, printable};
 use crate::target::{Target, choose_one};
 use crate::{args, live};
-use copy::{Copier, Done, Trouble};
+use account::{Keys, Mirrored};
+use copy::{Copier, Done};
 use manifest::{Known, Place, Sides};
 use spool::{Entry, Sorted, Spool};
+use trouble::Trouble;
 use walk::{Item, Walk};
 
 /// Objects that are copied, or deleted, side by side.
 const PARALLEL: usize = 8;
-/// So many keys of each sort are named; all are counted.
-const SHOWN_MAX: usize = 200;
 /// After so many objects that could not be copied the run ends: something is wrong with more than them.
 const FAILED_MAX: u64 = 100;
-
-#[derive(Serialize, Default)]
-struct Mirrored {
-    from: String,
-    to: String,
-    /// Whether nothing was written because of `--dry-run`.
-    dry_run: bool,
-    objects: u64,
-    copied: u64,
-    copied_bytes: u64,
-    /// Proven by reading both sides; the others by the server's checksum, or by an earlier run.
-    reread: u64,
-    unchanged: u64,
-    /// Of the same size on both sides, and nothing proves that they are the same: they are read.
-    to_compare: u64,
-    /// What the target alone has.
-    extra: u64,
-    deleted: u64,
-    /// Copies whose tags the target did not take.
-    lost_tags: u64,
-    /// Objects that changed or went while they were copied; the next run takes them.
-    changed: Keys,
-    cannot_hold: Keys,
-    differs: Keys,
-    failed: Keys,
-    to_copy: Keys,
-    to_delete: Keys,
-}
-
-/// A count, and the first of them.
-#[derive(Serialize, Default)]
-struct Keys {
-    count: u64,
-    first: Vec<String>,
-}
-
-impl Keys {
-    fn add(&mut self, text: String) {
-        self.count += 1;
-        if self.first.len() < SHOWN_MAX {
-            self.first.push(text);
-        }
-    }
-}
 
 /// `rg-bucket mirror`
 pub fn mirror(context: &Context, args: &args::Mirror) -> Result<Box<dyn Report>> {
@@ -137,7 +96,7 @@ pub fn mirror(context: &Context, args: &args::Mirror) -> Result<Box<dyn Report>>
     (mirrored.to_copy, mirrored.to_delete) = (Keys::default(), Keys::default());
     let copier = Copier::new(&from, &to, live::can_lock(&to)?, args.reread);
     let outcome = copy_all(&copier, &lists, &mut mirrored);
-    let open = copier.abandon();
+    let open = copier.uploads.abandon(&to);
     if open > 0 {
         tracing::warn!(
             "{open} uploads could not be dropped; `rg-bucket clean {}` drops them later",
@@ -353,29 +312,6 @@ enum Step {
     Copied(std::result::Result<(Done, bool), Trouble>, Entry),
 }
 
-impl Mirrored {
-    fn take(&mut self, done: &Done, entry: &Entry, written: bool) {
-        self.reread += u64::from(done.was_reread);
-        if !written {
-            self.unchanged += 1;
-            return;
-        }
-        self.copied += 1;
-        self.copied_bytes += entry.size;
-        self.lost_tags += u64::from(done.lost_tags);
-    }
-
-    fn stumble(&mut self, trouble: Trouble, entry: &Entry) {
-        let key = printable(&entry.key);
-        match trouble {
-            Trouble::Changed => self.changed.add(key),
-            Trouble::CannotHold(said) => self.cannot_hold.add(format!("{key} ({said})")),
-            Trouble::Differs(said) => self.differs.add(format!("{key}: {said}")),
-            Trouble::Failed(said) => self.failed.add(format!("{key}: {said}")),
-        }
-    }
-}
-
 fn delete_extra(to: &Target, lists: &Lists, mirrored: &mut Mirrored) -> Result<()> {
     let extra = lists.walk()?.filter_map(|item| match item {
         Ok(Item::Extra(entry)) => Some(Ok(entry)),
@@ -413,93 +349,4 @@ fn delete_extra(to: &Target, lists: &Lists, mirrored: &mut Mirrored) -> Result<(
         }
     }
     Ok(())
-}
-
-impl Report for Mirrored {
-    fn json(&self) -> serde_json::Result<serde_json::Value> {
-        serde_json::to_value(self)
-    }
-
-    fn human(&self, page: &mut Page) {
-        let bytes = report::bytes(self.copied_bytes);
-        if self.dry_run {
-            for key in &self.to_copy.first {
-                page.line(format!("+ {}", printable(key)));
-            }
-            for key in &self.to_delete.first {
-                page.line(format!("- {}", printable(key)));
-            }
-            page.line(format!(
-                "{} → {}: {} would be copied ({bytes}), {} compared, {} deleted; {} are the same",
-                self.from,
-                self.to,
-                report::count(self.to_copy.count),
-                report::count(self.to_compare),
-                report::count(self.to_delete.count),
-                report::count(self.unchanged)
-            ));
-        } else {
-            page.line(format!(
-                "{} → {}: {} copied ({bytes}), {} the same, {} deleted; {} proven by reading both sides, the others by checksum",
-                self.from,
-                self.to,
-                report::count(self.copied),
-                report::count(self.unchanged),
-                report::count(self.deleted),
-                report::count(self.reread)
-            ));
-        }
-        let kept = self
-            .extra
-            .saturating_sub(self.deleted)
-            .saturating_sub(self.to_delete.count);
-        if kept > 0 {
-            let sign = page.tone(Tone::Warn, "⚠");
-            page.line(format!(
-                "{sign}  {} objects are in {} alone and stay there (--delete removes them)",
-                report::count(kept),
-                self.to
-            ));
-        }
-        if self.lost_tags > 0 {
-            let sign = page.tone(Tone::Warn, "⚠");
-            page.line(format!(
-                "{sign}  the tags of {} objects did not come along: the target does not take them",
-                report::count(self.lost_tags)
-            ));
-        }
-        for (keys, what) in [
-            (
-                &self.cannot_hold,
-                "cannot be held by the target: such a name is refused there",
-            ),
-            (&self.differs, "is not what was sent"),
-            (
-                &self.changed,
-                "was changed or deleted meanwhile; run it again",
-            ),
-            (&self.failed, "was not copied"),
-        ] {
-            let sign = page.tone(Tone::Bad, "✗");
-            for key in &keys.first {
-                page.line(format!("{sign}  {key} {what}"));
-            }
-            if keys.count > keys.first.len() as u64 {
-                page.line(format!(
-                    "{sign}  … and {} more",
-                    report::count(keys.count - keys.first.len() as u64)
-                ));
-            }
-        }
-    }
-
-    fn outcome(&self) -> Outcome {
-        if self.failed.count > 0 || self.changed.count > 0 {
-            Outcome::Incomplete
-        } else if self.cannot_hold.count > 0 || self.differs.count > 0 {
-            Outcome::BadNews
-        } else {
-            Outcome::Well
-        }
-    }
 }
