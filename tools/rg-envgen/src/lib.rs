@@ -48,6 +48,8 @@ impl Tool for Args {
 
     fn run(self, context: &Context) -> Result<Box<dyn Report>> {
         let schema = self.schema.as_deref();
+        // No secret in a core dump, and no other process of the user reads our memory.
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).ok();
         match self.command {
             Command::Init(args) => init::init(context, &args),
             Command::Write(args) => write::write(context, schema, &args),
