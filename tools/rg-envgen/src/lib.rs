@@ -12,6 +12,7 @@ mod args;
 mod audit;
 mod check;
 mod derive;
+mod diff;
 mod document;
 mod exists;
 mod explain;
@@ -52,6 +53,7 @@ impl Tool for Args {
             Command::Rotate(args) => rotate::rotate(context, schema, &args),
             Command::Export(args) => export::export(context, schema, &args),
             Command::Import(args) => import::import(context, &args),
+            Command::Diff(args) => diff::diff(context, schema, &args),
             Command::Check(args) => check::check(context, schema, &args),
             Command::Completions { shell } => {
                 let text = cli::completions::<Args>(shell, Self::NAME);
