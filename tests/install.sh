@@ -25,8 +25,12 @@ declare -A means=(
     [openssl]="the tests of TLS connections fail"
     [systemd]="the tests of timers fail"
     [bsdutils]="the tests of questions on a terminal fail"
+    [git]="the test of env files in repositories fails"
     [dash]="the test of the dialects of env files fails"
     [python3-venv]="the test of the dialects of env files fails"
+    [nginx]="the tests of rendered nginx sites fail"
+    [caddy]="the tests of rendered Caddyfiles fail"
+    [python3-yaml]="the tests of rendered compose files fail"
     [util-linux]="the tests of full disks fail"
 )
 
@@ -51,7 +55,11 @@ look() {
         need script bsdutils
         need unshare util-linux
         need dash dash
+        need git git
         python3 -c 'import ensurepip, venv' 2>/dev/null || needed+=(python3-venv)
+        PATH=$PATH:/usr/sbin need nginx nginx
+        need caddy caddy
+        /usr/bin/python3 -c 'import yaml' 2>/dev/null || needed+=(python3-yaml)
     fi
 }
 
@@ -128,6 +136,15 @@ if ! dpkg-query -W -f='${Status}' postgresql-common 2>/dev/null | grep -q 'ok in
     trap 'as_root rm -f "$no_cluster"' EXIT
 fi
 
+# Packages of servers would start them, now and at every boot: told not to.
+no_start=/usr/sbin/policy-rc.d
+if [ ! -e "$no_start" ]; then
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$no_start" >/dev/null
+    as_root chmod 755 "$no_start"
+    trap 'as_root rm -f "$no_cluster" "$no_start"' EXIT
+fi
+servers=$(printf '%s\n' "${needed[@]}" | grep -xE 'nginx|caddy')
+
 echo "install: missing: ${needed[*]}"
 apt update || echo "install: cannot refresh the package lists; trying with those at hand" >&2
 mapfile -t needed < <(printf '%s\n' "${needed[@]}" | sort -u)
@@ -138,6 +155,10 @@ if ! apt install -y --no-install-recommends "${needed[@]}" >/dev/null; then
             echo "install: cannot install $package: ${means[$package]}" >&2
     done
 fi
+
+for server in $servers; do
+    have systemctl && as_root systemctl disable --quiet "$server" 2>/dev/null
+done
 
 # pgvector is optional: Debian 12 and Ubuntu 22.04 do not have it.
 major=$(ls /usr/lib/postgresql 2>/dev/null | sort -n | tail -n 1)

@@ -142,6 +142,7 @@ fn put(path: &Path, file: &Packed) -> Result<Option<String>> {
         mode: file.mode,
         group: file.owner.1.clone(),
         fix_mode: true,
+        ..Manner::default()
     };
     let new = !path.exists();
     replace::replace(path, &file.content, &manner)?;

@@ -16,7 +16,7 @@ use rg_common::report::Report;
 use rg_common::{Failure, OrFail, Result};
 
 use crate::args::Init;
-use crate::place::Place;
+use crate::place::{self, Place};
 use crate::profile::{self, Profile};
 use crate::replace::{self, Manner};
 use crate::schema::{FILE_NAME, Schema};
@@ -36,24 +36,15 @@ pub fn init(context: &Context, args: &Init) -> Result<Box<dyn Report>> {
         None => (context.common.config.clone(), shipped.home.clone()),
     };
     let schema_path = replace::directory_of(&config_path).join(FILE_NAME);
-    let mut place = if config_path.exists() {
-        let mut again = copy(context);
-        again.common.config = config_path.clone();
-        let named = schema_path.exists().then_some(schema_path.as_path());
-        match named {
-            Some(path) => Place::open(&again, Some(path))?,
-            None => return Err(Failure::new(format!(
-                "{} is there, but no {FILE_NAME} beside it",
-                config_path.display()
-            ))
-            .hint(format!(
-                "rg-envgen schema --profile {} prints it; write it there, then `rg-envgen write`",
-                profile.name
-            ))),
-        }
-    } else {
-        Place::new(shipped, schema_path.clone())
+    // What an earlier run wrote before it was killed, or a person since, is what counts.
+    let schema = match schema_path.exists() {
+        true => Schema::parse(&place::read(&schema_path)?)
+            .map_err(|failure| failure.context(format!("cannot read {}", schema_path.display())))?,
+        false => shipped,
     };
+    let mut here = copy(context);
+    here.common.config = config_path.clone();
+    let mut place = Place::with(&here, schema, schema_path)?;
     if place.schema.profile != profile.name {
         return Err(Failure::new(format!(
             "{} is of the profile {}, not {}",
@@ -89,8 +80,8 @@ pub fn init(context: &Context, args: &Init) -> Result<Box<dyn Report>> {
     }
     let mut first = Vec::new();
     for (path, text, mode) in [
-        (&config_path, config.as_str(), 0o640),
         (&place.schema_path, profile.schema, 0o640),
+        (&config_path, config.as_str(), 0o640),
     ] {
         let there = path.exists();
         if !there && !args.dry_run {

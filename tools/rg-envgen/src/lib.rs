@@ -26,6 +26,7 @@ mod owners;
 mod passphrase;
 mod place;
 mod profile;
+mod render;
 mod replace;
 mod rotate;
 mod safe;
@@ -51,6 +52,7 @@ impl Tool for Args {
             Command::Init(args) => init::init(context, &args),
             Command::Write(args) => write::write(context, schema, &args),
             Command::Rotate(args) => rotate::rotate(context, schema, &args),
+            Command::Render(args) => render::render(context, schema, &args),
             Command::Export(args) => export::export(context, schema, &args),
             Command::Import(args) => import::import(context, &args),
             Command::Diff(args) => diff::diff(context, schema, &args),

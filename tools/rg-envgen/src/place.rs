@@ -54,6 +54,12 @@ impl Place {
         })?;
         let schema = Schema::parse(&text)
             .map_err(|failure| failure.context(format!("cannot read {}", schema_path.display())))?;
+        Place::with(context, schema, schema_path)
+    }
+
+    /// The same with a schema that was read or shipped.
+    pub fn with(context: &Context, schema: Schema, schema_path: PathBuf) -> Result<Place> {
+        let config_path = &context.common.config;
         let there = config_path.exists();
         let config = there.then(|| context.config()).transpose()?;
         let table = match &config {
@@ -68,16 +74,6 @@ impl Place {
             config,
             table,
         })
-    }
-
-    /// A place that is about to be made: everything in one directory, nothing there yet.
-    pub fn new(schema: Schema, schema_path: PathBuf) -> Place {
-        Place {
-            schema,
-            schema_path,
-            config: None,
-            table: toml::Table::new(),
-        }
     }
 
     /// Where journals and ages are kept.

@@ -29,6 +29,8 @@ pub struct Manner {
     pub group: Option<String>,
     /// Mend the mode of a file that is too open instead of refusing it.
     pub fix_mode: bool,
+    /// It holds no secret, so that others may read it.
+    pub public: bool,
 }
 
 /// Holds a directory, so that two runs do not write into it at the same time.
@@ -103,7 +105,7 @@ pub fn is_open(meta: &Metadata) -> bool {
 
 /// Replaces the file, or makes it.
 pub fn replace(path: &Path, content: &[u8], manner: &Manner) -> Result<()> {
-    let old = look(path, manner.fix_mode)?;
+    let old = look(path, manner.fix_mode || manner.public)?;
     let directory = directory_of(path);
     refuse_open_directory(&directory)?;
     let what = || format!("cannot write {}", path.display());
@@ -126,7 +128,7 @@ pub fn replace(path: &Path, content: &[u8], manner: &Manner) -> Result<()> {
                     })?;
                 }
                 match old.permissions().mode() & 0o7777 {
-                    mode if mode & TOO_OPEN == 0 => mode,
+                    mode if mode & TOO_OPEN == 0 || manner.public => mode & !0o022,
                     _ => manner.mode,
                 }
             }

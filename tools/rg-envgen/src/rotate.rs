@@ -91,7 +91,7 @@ pub fn rotate(context: &Context, schema: Option<&Path>, args: &Rotate) -> Result
             return Err(Failure::new("there are several environments").hint("say which with --env"));
         }
     };
-    let (journal, effects) = work.create(environment, &mut generate::System)?;
+    let (mut journal, effects) = work.create(environment, &mut generate::System)?;
     let report = Rotated {
         environment: environment.name.clone(),
         names: journal.names.clone(),
@@ -111,7 +111,7 @@ pub fn rotate(context: &Context, schema: Option<&Path>, args: &Rotate) -> Result
     }
     context.confirm(&report.question(), args.yes)?;
     journal.write(&work.state)?;
-    match work.forward(journal.clone()) {
+    match work.forward(&mut journal) {
         Ok(()) => Ok(Box::new(report)),
         Err(failure) => Err(work.back(&journal, failure)),
     }
@@ -155,7 +155,7 @@ impl Work<'_> {
         let mut fresh: BTreeMap<String, Secret> = BTreeMap::new();
         let mut effects = Vec::new();
         for word in &self.args.names {
-            let variable = self.root(schema.meant(word, &environment.name)?, environment)?;
+            let variable = self.root(schema.meant(word, &environment.name)?)?;
             let before = old.get(&variable.id).ok_or_else(|| {
                 Failure::new(format!("{word} has no value in {} yet", environment.name))
                     .hint("rg-envgen write makes one")
@@ -239,11 +239,7 @@ impl Work<'_> {
     }
 
     /// The variable that is really rotated: the password inside an address, the original of a copy.
-    fn root<'s>(
-        &'s self,
-        variable: &'s Variable,
-        environment: &Environment,
-    ) -> Result<&'s Variable> {
+    fn root<'s>(&'s self, variable: &'s Variable) -> Result<&'s Variable> {
         let schema = &self.place.schema;
         let other = match &variable.source {
             Source::Url(parts) => parts.password.only_reference(),
@@ -252,7 +248,7 @@ impl Work<'_> {
             _ => None,
         };
         if let Some(other) = other.and_then(|id| schema.variable(id)) {
-            return self.root(other, environment);
+            return self.root(other);
         }
         if !matches!(variable.kind, Kind::Secret { .. }) {
             return Err(Failure::new(format!("{} is no secret", variable.id))
@@ -347,7 +343,7 @@ impl Work<'_> {
     }
 
     /// Server, proof, files, app; the journal's mark says when only the app is left.
-    fn forward(&self, mut journal: Journal) -> Result<()> {
+    fn forward(&self, journal: &mut Journal) -> Result<()> {
         for login in &journal.logins {
             self.set(login)?;
         }
@@ -359,7 +355,7 @@ impl Work<'_> {
         }
         journal.step = Step::Switched;
         journal.write(&self.state)?;
-        self.finish(&journal)
+        self.finish(journal)
     }
 
     /// Restarts and asks the app; then the new values are the ones.
@@ -431,6 +427,13 @@ impl Work<'_> {
 
     /// Server and files as they were; the app restarted where it may have seen the new values.
     fn undo(&self, journal: &Journal) -> Result<()> {
+        // From here on no run finishes it any more, even if the app comes up meanwhile.
+        let seen = journal.step != Step::Created;
+        if journal.step == Step::Switched {
+            let mut journal = journal.clone();
+            journal.step = Step::Undoing;
+            journal.write(&self.state)?;
+        }
         for login in &journal.logins {
             self.restore(login)?;
         }
@@ -441,7 +444,7 @@ impl Work<'_> {
                 switched = true;
             }
         }
-        if switched || journal.step == Step::Switched {
+        if switched || seen {
             app::restart(&journal.units)?;
         }
         self.record(journal, What::Rolledback)?;

@@ -252,6 +252,7 @@ pub fn apply(
                 mode: spec.mode,
                 group: spec.group.clone(),
                 fix_mode: fix_modes,
+                ..Manner::default()
             };
             let open =
                 replace::look(&holder.path, true)?.is_some_and(|meta| replace::is_open(&meta));
@@ -264,7 +265,11 @@ pub fn apply(
         }
         let of = |wanted: fn(How) -> bool| -> Vec<String> {
             let secrets = place.schema.variables.iter().filter(|variable| {
-                variable.is_secret() && !matches!(variable.source, Source::Url(_) | Source::Twin(_))
+                variable.is_secret()
+                    && !matches!(
+                        variable.source,
+                        Source::Url(_) | Source::Twin(_) | Source::Derived(_)
+                    )
             });
             let fitting = secrets.filter(|variable| {
                 planned
@@ -284,7 +289,14 @@ pub fn apply(
         };
         acts.push(act(What::Written, of(|how| how != How::Kept)));
         acts.push(act(What::Seen, of(|how| how == How::Kept)));
-        for missing in planned.values.missing {
+        for mut missing in planned.values.missing {
+            if missing
+                .config
+                .as_ref()
+                .is_some_and(|key| !key.contains(environment))
+            {
+                missing.environment = "all".to_owned();
+            }
             // One key of `rg.toml` for all environments is asked for once.
             let asked = |one: &Missing| one.config.is_some() && one.config == missing.config;
             if !written.missing.iter().any(asked) {

@@ -52,7 +52,7 @@ pub fn check(env: &Env, findings: &mut Vec<Finding>) {
             broken.what,
         ));
     }
-    if !document.ends_in_newline {
+    if env.text.is_some() && !document.ends_in_newline {
         let line = env.text.as_deref().map_or(1, |text| text.lines().count());
         findings.push(Finding::new(codes::NO_NEWLINE, env, line, None, ""));
     }

@@ -368,12 +368,11 @@ pub fn judge(
     let mut findings = absent;
     for env in &deployment.files {
         if env.text.is_none() {
-            let line = 1 + env
-                .bytes
-                .iter()
-                .take_while(|&&b| b != 0)
-                .filter(|&&b| b == b'\n')
-                .count();
+            let text =
+                std::str::from_utf8(&env.bytes).map_or_else(|error| error.valid_up_to(), str::len);
+            let nul = env.bytes.iter().position(|&b| b == 0).unwrap_or(text);
+            let before = &env.bytes[..text.min(nul)];
+            let line = 1 + before.iter().filter(|&&b| b == b'\n').count();
             findings.push(Finding::new(codes::NOT_TEXT, env, line, None, ""));
         }
         dialects::check(env, &mut findings);

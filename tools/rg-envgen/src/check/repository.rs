@@ -77,8 +77,15 @@ fn look(directory: &Path, name: &Path) -> Result<Vec<(&'static codes::Code, Stri
     if tracked {
         found.push((codes::TRACKED, String::new()));
     } else {
-        // A repository without a commit has no history; `log --all` then prints nothing.
-        let history = ask(&["log", "--all", "--full-history", "--format=%h", "-1"])?;
+        // Unlike `log`, it has nothing against a repository without a commit.
+        let history = ask(&[
+            "rev-list",
+            "--all",
+            "--full-history",
+            "--abbrev-commit",
+            "-n",
+            "1",
+        ])?;
         let commit = String::from_utf8_lossy(&history).trim().to_owned();
         if !commit.is_empty() {
             found.push((codes::IN_HISTORY, format!("last in commit {commit}")));

@@ -39,6 +39,8 @@ pub enum Step {
     Created,
     /// Server and files have the new values.
     Switched,
+    /// It has failed, and the old values are being put back.
+    Undoing,
 }
 
 /// A file with its whole text before and after.

@@ -88,7 +88,14 @@ impl Work<'_> {
         let old = DatabaseUrl::parse(&login.old)?;
         let new = DatabaseUrl::parse(&login.new)?;
         let first = match self.connector.open(&old) {
+            // A server that asks for no password takes the old one too: what it keeps tells.
             Ok(session) => {
+                if self
+                    .kept(&session, &login.role)?
+                    .is_some_and(|kept| kept != login.old_verifier)
+                {
+                    alter(&session, &login.role, &login.old_verifier)?;
+                }
                 session.close();
                 return Ok(());
             }
