@@ -339,6 +339,15 @@ fn of_schema(place: &Place) -> Vec<(PathBuf, (String, usize))> {
     known
 }
 
+/// The exit status that a program's failure tells of.
+fn exit_status(failure: &Failure) -> Option<i32> {
+    // A `Failure` gives its cause as words only; `program` always says it in these.
+    let said = failure.to_string();
+    let (_, after) = said.split_once("ended with exit status ")?;
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
 fn same_file(one: &Path, other: &Path) -> bool {
     match (one.canonicalize(), other.canonicalize()) {
         (Ok(one), Ok(other)) => one == other,
