@@ -25,12 +25,12 @@ declare -A means=(
     [openssl]="the tests of TLS connections fail"
     [systemd]="the tests of timers fail"
     [bsdutils]="the tests of questions on a terminal fail"
-    [git]="the test of env files in repositories fails"
-    [dash]="the test of the dialects of env files fails"
-    [python3-venv]="the test of the dialects of env files fails"
     [nginx]="the tests of rendered nginx sites fail"
     [caddy]="the tests of rendered Caddyfiles fail"
     [python3-yaml]="the tests of rendered compose files fail"
+    [git]="the test of env files in repositories fails"
+    [dash]="the test of the dialects of env files fails"
+    [python3-venv]="the test of the dialects of env files fails"
     [util-linux]="the tests of full disks fail"
 )
 
@@ -54,12 +54,12 @@ look() {
         need systemd-analyze systemd
         need script bsdutils
         need unshare util-linux
-        need dash dash
-        need git git
-        python3 -c 'import ensurepip, venv' 2>/dev/null || needed+=(python3-venv)
         PATH=$PATH:/usr/sbin need nginx nginx
         need caddy caddy
         /usr/bin/python3 -c 'import yaml' 2>/dev/null || needed+=(python3-yaml)
+        need dash dash
+        need git git
+        python3 -c 'import ensurepip, venv' 2>/dev/null || needed+=(python3-venv)
     fi
 }
 

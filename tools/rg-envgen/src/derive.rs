@@ -10,6 +10,7 @@ use rg_common::secret::Secret;
 use rg_common::{Failure, Result};
 
 use crate::address::{self, Address};
+use crate::check::secrets::placeholder;
 use crate::generate::{self, Random};
 use crate::schema::{Environment, Generator, Kind, Parts, Schema, Source, Text, Variable};
 
@@ -96,6 +97,7 @@ pub fn values(
     exists: &dyn Fn(&Target) -> Option<String>,
 ) -> Result<Values> {
     let mut values = Values::default();
+    placeholders(&mut known, &mut values.notes);
     parts_of_addresses(&mut known, &mut values.notes);
     let mut work = Work {
         known: &known,
@@ -148,6 +150,22 @@ pub fn values(
         });
     }
     Ok(values)
+}
+
+/// What a template left in place of a secret is no value. A database that exists is asked about like
+/// for any other new password.
+fn placeholders(known: &mut Known<'_>, notes: &mut Vec<String>) {
+    for variable in known.schema.variables.iter().filter(|one| one.is_secret()) {
+        let name = variable.name_in(&known.environment.name);
+        let what = known
+            .found
+            .get(&variable.id)
+            .and_then(|value| placeholder(&name, value.reveal()));
+        if let Some(what) = what {
+            known.found.remove(&variable.id);
+            notes.push(format!("{name} held a placeholder: {what}"));
+        }
+    }
 }
 
 /// A password that stands only inside an address is known by it; where both are there they agree.

@@ -1,14 +1,12 @@
 //! What may be written: the values that docker compose, systemd, a shell, `export $(… | xargs)`,
 //! python-dotenv, pydantic-settings and node read alike, without quotes.
 
+use rg_common::env_file::dialect::tier::is_safe;
 use rg_common::{Failure, Result};
-
-/// Besides letters and digits.
-const SAFE: &[u8] = b"_-.,:/@%+=^{}";
 
 /// Refuses a value that some reader would take differently, with the way out; the value is not shown.
 pub fn check(name: &str, value: &str) -> Result<()> {
-    let unsafe_byte = |byte: &u8| !byte.is_ascii_alphanumeric() && !SAFE.contains(byte);
+    let unsafe_byte = |byte: &u8| !is_safe(char::from(*byte));
     // The options of an address; as a file's name it would have to exist to be expanded.
     let address = value.contains("://");
     let bad = value

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::generate::tests::Counting;
 use crate::profile;
@@ -112,4 +114,58 @@ fn a_secret_that_is_there_is_not_given_another_value() {
         failure.to_string().contains("never changes a secret"),
         "{failure}"
     );
+}
+
+#[test]
+fn a_placeholder_is_no_secret() {
+    let values = run(
+        &[
+            ("DB_PASSWORD", "<STAGING_DB_PASSWORD>"),
+            (
+                "DATABASE_URL",
+                "postgresql+asyncpg://rgrid_staging:<STAGING_DB_PASSWORD>@localhost:5433/rgrid_staging",
+            ),
+            ("API_SECRET_KEY", "GENERATED_32_CHAR_SECRET"),
+        ],
+        None,
+    )
+    .unwrap();
+    let get = |id: &str| values.get(id).unwrap().reveal().to_owned();
+    assert_eq!(get("DB_PASSWORD").len(), 32);
+    assert!(get("DATABASE_URL").contains(&get("DB_PASSWORD")));
+    assert_eq!(get("API_SECRET_KEY").len(), 64);
+    assert_eq!(values.notes.len(), 3);
+}
+
+proptest! {
+    /// Whatever a file holds: what is a secret there stays, and a second run changes nothing.
+    #[test]
+    fn an_existing_secret_never_changes(
+        secrets in proptest::collection::vec(proptest::option::of("[0-9a-f]{8,64}"), 5),
+        seed in any::<u64>(),
+    ) {
+        let ids = ["DB_PASSWORD", "MINIO_ACCESS", "MINIO_SECRET", "API_SECRET_KEY", "HETZNER_API_TOKEN"];
+        let given = ids.iter().zip(&secrets);
+        let found: BTreeMap<String, Secret> = given
+            .filter_map(|(id, value)| Some(((*id).to_owned(), Secret::new(value.clone()?))))
+            .collect();
+        let schema = schema();
+        let known = |found: BTreeMap<String, Secret>| Known {
+            schema: &schema,
+            environment: &schema.environments[1],
+            found,
+            given: BTreeMap::new(),
+        };
+        let first = values(known(found.clone()), &mut Counting(seed), &|_| None).unwrap();
+        for (id, value) in &found {
+            prop_assert_eq!(first.get(id), Some(value));
+        }
+        let all: BTreeMap<String, Secret> =
+            first.values.iter().map(|(id, (value, _))| (id.clone(), value.clone())).collect();
+        let second = values(known(all.clone()), &mut Counting(!seed), &|_| None).unwrap();
+        for (id, (value, _)) in &second.values {
+            prop_assert_eq!(Some(value), all.get(id));
+        }
+        prop_assert_eq!(second.values.len(), all.len());
+    }
 }
