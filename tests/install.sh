@@ -33,6 +33,7 @@ declare -A means=(
     [nginx]="the tests of rendered nginx sites fail"
     [caddy]="the tests of rendered Caddyfiles fail"
     [python3-yaml]="the tests of rendered compose files fail"
+    [git]="the test of env files in repositories fails"
     [dash]="the test of the dialects of env files fails"
     [python3-venv]="the tests of S3, of other majors, of pgvector and of the dialects of env files fail"
     [util-linux]="the tests of full disks fail"
@@ -63,6 +64,7 @@ look() {
         need caddy caddy
         /usr/bin/python3 -c 'import yaml' 2>/dev/null || needed+=(python3-yaml)
         need dash dash
+        need git git
         python3 -c 'import ensurepip, venv' 2>/dev/null || needed+=(python3-venv)
     fi
 }

@@ -4,6 +4,7 @@
 //! [`Document::broken`], and the next line is read as if nothing had been. Values are read as
 //! `EnvFile` reads them.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use super::{unquote, unquoted};
@@ -23,6 +24,8 @@ pub struct Document {
     pub first_crlf: Option<usize>,
     /// Its last line has a line end.
     pub ends_in_newline: bool,
+    /// Where in `entries` the last assignment of each name is.
+    last: HashMap<String, usize>,
 }
 
 /// An assignment.
@@ -99,6 +102,8 @@ impl Document {
                 match entry(text, at, line) {
                     Ok(found) => {
                         next = found.span.end;
+                        let name = found.name.clone();
+                        document.last.insert(name, document.entries.len());
                         document.entries.push(found);
                     }
                     Err(what) => document.broken.push(Broken { line, what }),
@@ -112,7 +117,7 @@ impl Document {
 
     /// The last assignment of a name, the one that counts.
     pub fn get(&self, name: &str) -> Option<&Entry> {
-        self.entries.iter().rev().find(|entry| entry.name == name)
+        self.last.get(name).and_then(|&at| self.entries.get(at))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use rg_common::program::{Program, ProgramError};
+use rg_common::program::Program;
 
 /// How long docker may take to answer, in seconds.
 const DOCKER_SECONDS: &str = "10";
@@ -135,10 +135,8 @@ fn published() -> Result<String, Option<String>> {
         Ok(output) => return Ok(String::from_utf8_lossy(&output).into_owned()),
         Err(failure) => failure,
     };
-    let error = std::error::Error::source(&failure).and_then(|e| e.downcast_ref::<ProgramError>());
-    let code = error.and_then(|error| error.status.code());
     let said = failure.to_string();
-    match code {
+    match super::exit_status(&failure) {
         // No such program, or a client without a daemon: nothing is published.
         Some(126 | 127) => Err(None),
         _ if said.contains("Is the docker daemon running")

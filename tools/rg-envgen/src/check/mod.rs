@@ -20,7 +20,7 @@ pub mod secrets;
 mod values;
 mod whereabouts;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -37,10 +37,9 @@ use file::Env;
 use secrets::Fingerprints;
 
 /// Something that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// What kind.
-    #[serde(flatten, serialize_with = "flat_code")]
     pub code: &'static Code,
     /// The file.
     pub path: String,
@@ -54,29 +53,22 @@ pub struct Finding {
     pub mends: bool,
 }
 
-#[derive(Serialize)]
-struct FlatCode {
-    code: &'static str,
-    severity: codes::Severity,
-    about: &'static str,
-    fix: &'static str,
-}
-
-fn flat_code<S: serde::Serializer>(code: &&'static Code, serializer: S) -> Result<S::Ok, S::Error> {
-    let Code {
-        id,
-        severity,
-        about,
-        fix,
-        ..
-    } = **code;
-    FlatCode {
-        code: id,
-        severity,
-        about,
-        fix,
+/// One level deep: the code's words stand beside the place.
+impl Serialize for Finding {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut object = serializer.serialize_struct("Finding", 9)?;
+        object.serialize_field("code", self.code.id)?;
+        object.serialize_field("severity", &self.code.severity)?;
+        object.serialize_field("path", &self.path)?;
+        object.serialize_field("line", &self.line)?;
+        object.serialize_field("name", &self.name)?;
+        object.serialize_field("about", self.code.about)?;
+        object.serialize_field("detail", &self.detail)?;
+        object.serialize_field("fix", &self.fix())?;
+        object.serialize_field("mends", &self.mends)?;
+        object.end()
     }
-    .serialize(serializer)
 }
 
 impl Finding {
@@ -89,6 +81,16 @@ impl Finding {
         detail: impl Into<String>,
     ) -> Finding {
         Finding::at(code, &env.path, line, name, detail)
+    }
+
+    /// What to do, with the file's and the variable's names in it.
+    pub fn fix(&self) -> String {
+        let mut text = self.code.fix.replace("FILE", &self.path);
+        if let Some(name) = &self.name {
+            text = text.replace("rotate NAME", &format!("rotate {name}"));
+            text = text.replace("explain NAME", &format!("explain {name}"));
+        }
+        text
     }
 
     /// At a path.
@@ -122,6 +124,8 @@ pub struct Deployment {
     pub ages: BTreeMap<(String, String), Timestamp>,
     /// The time of the run.
     pub now: Timestamp,
+    /// By environment and name: the place in the schema's variables.
+    index: HashMap<String, HashMap<String, usize>>,
 }
 
 impl Deployment {
@@ -129,10 +133,8 @@ impl Deployment {
     pub fn variable(&self, env: &Env, name: &str) -> Option<&crate::schema::Variable> {
         let environment = env.environment.as_deref()?;
         env.spec?;
-        let variables = &self.place.as_ref()?.schema.variables;
-        variables
-            .iter()
-            .find(|variable| variable.name_in(environment) == name)
+        let at = *self.index.get(environment)?.get(name)?;
+        self.place.as_ref()?.schema.variables.get(at)
     }
 
     /// Whether a value must not be shown.
@@ -167,7 +169,7 @@ pub fn check(
     args: &args::Check,
 ) -> Result<Box<dyn Report>> {
     if args.list_codes {
-        return Ok(render::codes());
+        return Ok(render::table());
     }
     let (deployment, unreadable, absent) = open(context, schema, &args.paths, args.env.as_deref())?;
     if let Some(name) = &args.explain {
@@ -289,12 +291,14 @@ pub fn open(
         unreadable.push(report::with_hints(&failure));
         None
     });
+    let index = place.as_ref().map(index).unwrap_or_default();
     let deployment = Deployment {
         place,
         files,
         fingerprints: Fingerprints::new()?,
         ages: ages.unwrap_or_default(),
         now: context.now,
+        index,
     };
     Ok((deployment, unreadable, absent))
 }
@@ -307,6 +311,19 @@ fn place(context: &Context, schema: Option<&Path>) -> Result<Option<Place>> {
         return Ok(None);
     }
     Place::open(context, schema).map(Some)
+}
+
+fn index(place: &Place) -> HashMap<String, HashMap<String, usize>> {
+    let variables = &place.schema.variables;
+    let environments = place.schema.environments.iter().map(|environment| {
+        let name = environment.name.clone();
+        let names = variables.iter().enumerate();
+        let names = names
+            .map(|(at, variable)| (variable.name_in(&name), at))
+            .collect();
+        (name, names)
+    });
+    environments.collect()
 }
 
 fn of_schema(place: &Place) -> Vec<(PathBuf, (String, usize))> {
@@ -322,11 +339,33 @@ fn of_schema(place: &Place) -> Vec<(PathBuf, (String, usize))> {
     known
 }
 
+/// The exit status that a program's failure tells of.
+fn exit_status(failure: &Failure) -> Option<i32> {
+    // A `Failure` gives its cause as words only; `program` always says it in these.
+    let said = failure.to_string();
+    let (_, after) = said.split_once("ended with exit status ")?;
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
 fn same_file(one: &Path, other: &Path) -> bool {
     match (one.canonicalize(), other.canonicalize()) {
         (Ok(one), Ok(other)) => one == other,
         _ => one == other,
     }
+}
+
+/// What the schema says of the names and values of the files.
+pub fn against_schema(deployment: &Deployment) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for env in deployment.files.iter().filter(|env| env.spec.is_some()) {
+        names::check(deployment, env, &mut findings);
+        addresses::check(deployment, env, &mut findings);
+    }
+    let wanted = [codes::DUPLICATE.id, codes::REPEATED.id];
+    findings.retain(|finding| !wanted.contains(&finding.code.id));
+    findings.sort_by(|a, b| (&a.path, a.line, a.code.id).cmp(&(&b.path, b.line, b.code.id)));
+    findings
 }
 
 /// All rules over all files. Pure but for what `whereabouts` and `repository` look up beside the files.
@@ -338,12 +377,11 @@ pub fn judge(
     let mut findings = absent;
     for env in &deployment.files {
         if env.text.is_none() {
-            let line = 1 + env
-                .bytes
-                .iter()
-                .take_while(|&&b| b != 0)
-                .filter(|&&b| b == b'\n')
-                .count();
+            let text =
+                std::str::from_utf8(&env.bytes).map_or_else(|error| error.valid_up_to(), str::len);
+            let nul = env.bytes.iter().position(|&b| b == 0).unwrap_or(text);
+            let before = &env.bytes[..text.min(nul)];
+            let line = 1 + before.iter().filter(|&&b| b == b'\n').count();
             findings.push(Finding::new(codes::NOT_TEXT, env, line, None, ""));
         }
         dialects::check(env, &mut findings);

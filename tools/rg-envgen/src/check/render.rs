@@ -6,7 +6,7 @@ use rg_common::report::{Outcome, Page, Plain, Report, Tone};
 use serde_json::{Value, json};
 
 use super::codes::{ALL, Severity};
-use super::{Checked, Finding};
+use super::{Checked, Finding, codes};
 
 impl Checked {
     fn count(&self, severity: Severity) -> usize {
@@ -81,7 +81,7 @@ impl Report for Checked {
             } else {
                 ""
             };
-            page.line(format!("    fix: {}{by_tool}", finding.code.fix));
+            page.line(format!("    fix: {}{by_tool}", finding.fix()));
             mendable += usize::from(finding.mends);
         }
         for failure in &self.unreadable {
@@ -105,7 +105,11 @@ impl Report for Checked {
     }
 
     fn outcome(&self) -> Outcome {
-        if !self.unreadable.is_empty() {
+        let cannot_tell = self
+            .findings
+            .iter()
+            .any(|finding| finding.code == codes::CANNOT_TELL);
+        if cannot_tell || !self.unreadable.is_empty() {
             return Outcome::Incomplete;
         }
         let bad =
@@ -128,7 +132,7 @@ pub fn json(checked: &Checked) -> Box<dyn Report> {
 }
 
 /// The table of codes.
-pub fn codes() -> Box<dyn Report> {
+pub fn table() -> Box<dyn Report> {
     let mut text = String::new();
     for code in ALL {
         let mends = if code.mends {
@@ -178,7 +182,7 @@ pub fn sarif(checked: &Checked) -> Box<dyn Report> {
             "ruleId": finding.code.id,
             "ruleIndex": rule,
             "level": level(finding.code.severity),
-            "message": { "text": format!("{}. Fix: {}", finding.said(), finding.code.fix) },
+            "message": { "text": format!("{}. Fix: {}", finding.said(), finding.fix()) },
             "locations": [{ "physicalLocation": place }],
         })
     });

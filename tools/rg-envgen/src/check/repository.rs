@@ -6,11 +6,11 @@
 
 use std::path::Path;
 
-use rg_common::program::{Program, ProgramError};
+use rg_common::program::Program;
 use rg_common::{Failure, Result};
 
 use super::file::Env;
-use super::{Finding, codes};
+use super::{Finding, codes, exit_status};
 
 /// How long git may take for one answer, in seconds; a long history takes a while.
 const GIT_SECONDS: &str = "30";
@@ -65,7 +65,7 @@ fn look(directory: &Path, name: &Path) -> Result<Vec<(&'static codes::Code, Stri
             .without_env("GIT_WORK_TREE");
         git.output(GIT_BYTES_MAX)
     };
-    let no = |failure: Failure| match code_of(&failure) {
+    let no = |failure: Failure| match exit_status(&failure) {
         Some(1) => Ok(None),
         _ => Err(failure),
     };
@@ -77,8 +77,15 @@ fn look(directory: &Path, name: &Path) -> Result<Vec<(&'static codes::Code, Stri
     if tracked {
         found.push((codes::TRACKED, String::new()));
     } else {
-        // A repository without a commit has no history; `log --all` then prints nothing.
-        let history = ask(&["log", "--all", "--full-history", "--format=%h", "-1"])?;
+        // Unlike `log`, it has nothing against a repository without a commit.
+        let history = ask(&[
+            "rev-list",
+            "--all",
+            "--full-history",
+            "--abbrev-commit",
+            "-n",
+            "1",
+        ])?;
         let commit = String::from_utf8_lossy(&history).trim().to_owned();
         if !commit.is_empty() {
             found.push((codes::IN_HISTORY, format!("last in commit {commit}")));
@@ -92,9 +99,4 @@ fn look(directory: &Path, name: &Path) -> Result<Vec<(&'static codes::Code, Stri
         }
     }
     Ok(found)
-}
-
-fn code_of(failure: &Failure) -> Option<i32> {
-    let error = std::error::Error::source(failure)?.downcast_ref::<ProgramError>()?;
-    error.status.code()
 }

@@ -8,11 +8,10 @@ pub(super) fn read(text: &str) -> Reading {
     let body = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reading = Reading::default();
     let mut rest = body;
-    while let Err((at, what)) = statements(&mut rest, &mut reading) {
+    if let Err((at, what)) = statements(&mut rest, &mut reading) {
         let line = line_of(text, text.len() - at);
         reading.values.clear();
         reading.refuse(line, what);
-        break;
     }
     // Names that begin with a digit are left out in silence.
     reading
