@@ -41,14 +41,9 @@ pub fn check(env: &Env, findings: &mut Vec<Finding>) {
         }
         let own = rustix::process::getuid().as_raw();
         let uid = env.meta.uid();
-        if ![0, own, around.uid()].contains(&uid) {
-            findings.push(Finding::new(
-                codes::OWNER,
-                env,
-                0,
-                None,
-                format!("it belongs to user {uid}"),
-            ));
+        if is_odd_owner(uid, own, around.uid()) {
+            let detail = format!("it belongs to user {uid}");
+            findings.push(Finding::new(codes::OWNER, env, 0, None, detail));
         }
     }
     match build_context(&env.path) {
@@ -59,6 +54,11 @@ pub fn check(env: &Env, findings: &mut Vec<Finding>) {
         Ok(None) => {}
         Err(why) => findings.push(Finding::new(codes::CANNOT_TELL, env, 0, None, why)),
     }
+}
+
+/// Whether a file's owner is neither root, nor we, nor the directory's owner.
+fn is_odd_owner(owner: u32, own: u32, around: u32) -> bool {
+    owner != 0 && owner != own && owner != around
 }
 
 /// The Dockerfile whose build would take the file along.
@@ -160,6 +160,14 @@ fn glob(pattern: &[u8], name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_root_of_ours_or_of_its_directorys_owner_is_in_order() {
+        assert!(!is_odd_owner(0, 1000, 1000));
+        assert!(!is_odd_owner(1000, 1000, 0));
+        assert!(!is_odd_owner(33, 0, 33));
+        assert!(is_odd_owner(33, 0, 1000));
+    }
 
     #[test]
     fn dockers_ignore_rules_are_followed() {
