@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use rg_tests::{Output, Sandbox, sandbox};
+use rg_tests::{Output, Postgres, Sandbox, sandbox};
 
 const KINDS: [&str; 4] = ["compose", "systemd", "nginx", "caddy"];
 
@@ -314,4 +314,48 @@ fn caddy_takes_the_caddyfiles() {
         ];
         place.program("caddy", validate).run().fails(1);
     }
+}
+
+#[test]
+fn the_database_is_made_without_its_password() {
+    let place = sandbox!();
+    let cluster = Postgres::shared();
+    let password = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
+    let url = format!(
+        "postgresql://envgen_sql:{password}@127.0.0.1:{}/envgen sql'1",
+        cluster.port()
+    );
+    let url = url.replace(' ', "%20").replace('\'', "%27");
+    let args = [
+        "init",
+        "--profile",
+        "toolkitrag",
+        "--dir",
+        "toolkitrag",
+        "--set-from",
+        "-",
+    ];
+    place
+        .tool("rg-envgen", args)
+        .stdin(format!("DATABASE_URL={url}\n"))
+        .run()
+        .ok();
+    let text = place
+        .read("toolkitrag/rg.toml")
+        .replace("[\"vector\"]", "[\"pg_trgm\"]");
+    place.write("toolkitrag/rg.toml", text);
+    for _ in 0..2 {
+        render(&place, "toolkitrag", &["database", "-o", "."]).ok();
+        let sql = place.read("database-production.sql");
+        assert!(!sql.contains(password) && sql.contains("SCRAM-SHA-256$"));
+        let output = cluster.try_psql("postgres", "postgres", &sql);
+        output.ok();
+    }
+    place
+        .program(
+            "psql",
+            ["-XAtc", "SELECT similarity('a', 'a')", url.as_str()],
+        )
+        .run()
+        .ok();
 }

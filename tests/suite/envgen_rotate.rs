@@ -343,9 +343,8 @@ fn killed_at_any_instruction_the_next_run_finishes_or_undoes() {
     until(false);
     let whole = began.elapsed().as_micros() as u64;
     run.wait().ok();
-    let (mut finished, mut undone, mut early) = (0, 0, 0);
+    let mut half_way = 0;
     for _ in 0..rounds(12) {
-        let before = app.files();
         let run = app
             .place
             .spawn("rg-envgen", ["rotate", "DB_PASSWORD", "--yes"]);
@@ -354,19 +353,14 @@ fn killed_at_any_instruction_the_next_run_finishes_or_undoes() {
         run.signal(Signal::KILL);
         drop(run.wait());
         if !app.journal() {
-            early += 1;
             app.is_consistent();
             continue;
         }
         app.rotate(&[]).ok();
         app.is_consistent();
-        match app.files() == before {
-            true => undone += 1,
-            false => finished += 1,
-        }
+        half_way += 1;
     }
-    assert!(undone + finished > 0, "none was killed half-way");
-    println!("{finished} finished, {undone} undone, {early} outside");
+    assert!(half_way > 0, "none was killed half-way");
 }
 
 #[test]

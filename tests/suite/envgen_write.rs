@@ -502,3 +502,28 @@ fn one_kit_rebuilds_everything_and_opens_with_the_standard_tools() {
     open("words").ok();
     assert_eq!(place.read("e/.env.staging"), place.read("d/.env.staging"));
 }
+
+#[test]
+fn a_value_is_shown_only_when_it_is_asked_for() {
+    let place = sandbox!();
+    init(&place, "rgrid", &[]);
+    let secret = value(&place, "d/.env.production", "API_SECRET_KEY");
+    for args in [
+        &["show", "API_SECRET_KEY"][..],
+        &["show", "API_SECRET_KEY", "--json"],
+    ] {
+        let output = envgen(&place, args).ok();
+        assert!(!output.out().contains(&secret), "{}", output.out());
+    }
+    let args = ["show", "API_SECRET_KEY", "--env", "production", "--reveal"];
+    shows(&envgen(&place, &args).ok(), &secret);
+    let output = envgen(&place, &["show", "STAGING_DB_PASSWORD"]).ok();
+    shows(&output, "made here, once, 128 bits");
+    envgen(&place, &["show", "MINIO_BUKET_NAME"])
+        .fails(2)
+        .says("did you mean `MINIO_BUCKET_NAME`?");
+    let output = envgen(&place, &["schema"]).ok();
+    assert_eq!(output.out(), place.read("d/env.schema.toml"));
+    let output = envgen(&place, &["schema", "--json"]).ok();
+    assert_eq!(output.json()["title"], "env.schema.toml of rg-envgen");
+}

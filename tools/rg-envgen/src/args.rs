@@ -77,6 +77,9 @@ pub struct Init {
     /// there by hand
     #[arg(long)]
     pub new_database_password: bool,
+    /// Set the mode of files that others can read
+    #[arg(long)]
+    pub fix_modes: bool,
     /// Show what would be written
     #[arg(long)]
     pub dry_run: bool,
@@ -253,12 +256,14 @@ pub enum Kind {
     Nginx,
     /// A Caddyfile.
     Caddy,
+    /// The SQL that makes the role and the database, with a verifier in place of the password.
+    Database,
 }
 
 /// `rg-envgen render`
 #[derive(Debug, ClapArgs)]
 pub struct Render {
-    /// compose, systemd, nginx or caddy
+    /// What to make
     #[arg(value_enum)]
     pub kind: Kind,
     /// Only this environment

@@ -131,9 +131,6 @@ impl Document {
             Some(first) if first.line_end().ends_with("\r\n") => "\r\n",
             _ => "\n",
         };
-        if let Some(last) = self.0.last_mut() {
-            last.close(newline);
-        }
         let place = self
             .0
             .iter()
@@ -151,6 +148,9 @@ impl Document {
             value: value.clone(),
         }));
         let place = place.map_or(self.0.len(), |place| place + 1);
+        if let Some(before) = place.checked_sub(1).and_then(|at| self.0.get_mut(at)) {
+            before.close(newline);
+        }
         self.0.splice(place..place, new);
     }
 

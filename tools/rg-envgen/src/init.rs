@@ -107,7 +107,14 @@ pub fn init(context: &Context, args: &Init) -> Result<Box<dyn Report>> {
         // It must be readable by all six tools before anything leans on it.
         Config::read(&config_path, &context.hostname)?;
     }
-    let mut written = write::apply(&place, plans, context, Some(&state), false, args.dry_run)?;
+    let mut written = write::apply(
+        &place,
+        plans,
+        context,
+        Some(&state),
+        args.fix_modes,
+        args.dry_run,
+    )?;
     written.files.splice(0..0, first);
     written.dry_run = args.dry_run;
     written.first = true;

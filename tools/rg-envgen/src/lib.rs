@@ -31,13 +31,14 @@ mod replace;
 mod rotate;
 mod safe;
 pub mod schema;
+mod show;
 mod write;
 
 pub use args::Args;
 use args::Command;
+use rg_common::Result;
 use rg_common::cli::{self, Common, Context, Tool};
 use rg_common::report::{Outcome, Plain, Report};
-use rg_common::{Failure, Result};
 
 impl Tool for Args {
     const NAME: &'static str = "rg-envgen";
@@ -48,6 +49,8 @@ impl Tool for Args {
 
     fn run(self, context: &Context) -> Result<Box<dyn Report>> {
         let schema = self.schema.as_deref();
+        // No secret in a core dump, and no other process of the user reads our memory.
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).ok();
         match self.command {
             Command::Init(args) => init::init(context, &args),
             Command::Write(args) => write::write(context, schema, &args),
@@ -55,6 +58,8 @@ impl Tool for Args {
             Command::Render(args) => render::render(context, schema, &args),
             Command::Export(args) => export::export(context, schema, &args),
             Command::Import(args) => import::import(context, &args),
+            Command::Schema(args) => show::schema(context, schema, &args),
+            Command::Show(args) => show::show(context, schema, &args),
             Command::Diff(args) => diff::diff(context, schema, &args),
             Command::Check(args) => check::check(context, schema, &args),
             Command::Completions { shell } => {
@@ -65,7 +70,6 @@ impl Tool for Args {
                     outcome: Outcome::Well,
                 }))
             }
-            _ => Err(Failure::new("this command is not built yet")),
         }
     }
 }

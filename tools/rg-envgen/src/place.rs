@@ -158,6 +158,17 @@ impl Place {
         Some(Secret::new(text))
     }
 
+    /// The extensions that `rg.toml` names for an environment's database.
+    pub fn extensions(&self, environment: &Environment) -> Vec<String> {
+        let database = self
+            .table
+            .get("environments")
+            .and_then(|all| all.get(&environment.name)?.get("database"));
+        let list = database.and_then(|one| one.get("extensions")?.as_array());
+        let words = list.into_iter().flatten().filter_map(toml::Value::as_str);
+        words.map(str::to_owned).collect()
+    }
+
     /// Further files with keys that `rg.toml` names: a store's credentials, a notice's env file.
     pub fn keys(&self) -> Vec<PathBuf> {
         let base = self

@@ -1,7 +1,10 @@
 //! `render`: compose files, units and proxy sites, from the schema, `rg.toml` and the env files.
 //!
-//! The promise: a template sees no secret, so none can end in what it makes; a value that is missing
+//! The promise: a template sees no secret, so none can end in what it makes (the SQL of `database`
+//! holds a password's verifier); a value that is missing
 //! is a failure that says where to set it, never a placeholder; the same source gives the same bytes.
+
+mod database;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -44,13 +47,23 @@ struct Files {
 /// Runs `rg-envgen render`.
 pub fn render(context: &Context, schema: Option<&Path>, args: &Render) -> Result<Box<dyn Report>> {
     let place = Place::open(context, schema)?;
-    let templates = templates(&place, args.kind)?;
+    let templates = match args.kind {
+        Kind::Database => Vec::new(),
+        kind => templates(&place, kind)?,
+    };
     let environments: Vec<&Environment> = match &args.env {
         Some(name) => vec![place.schema.environment(name)?],
         None => place.schema.environments.iter().collect(),
     };
     let mut files = Vec::new();
     for environment in environments {
+        if args.kind == Kind::Database {
+            files.push(database::sql(
+                &place,
+                environment,
+                &known(&place, environment)?,
+            )?);
+        }
         for template in &templates {
             files.push(one(&place, environment, template)?);
         }
@@ -199,7 +212,13 @@ impl Report for Files {
         for file in &self.files {
             if self.printed {
                 if self.files.len() > 1 {
-                    page.line(format!("# ---- {} ----", file.name));
+                    // A comment in whatever it is.
+                    let sign = if file.name.ends_with(".sql") {
+                        "--"
+                    } else {
+                        "#"
+                    };
+                    page.line(format!("{sign} ==== {} ====", file.name));
                 }
                 page.line(file.text.trim_end_matches('\n'));
                 continue;

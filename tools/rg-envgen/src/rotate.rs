@@ -5,7 +5,7 @@
 //! is asked for its health; the journal goes. Any failure puts server and files back as they were,
 //! byte for byte. After a kill at any instruction the next run does one or the other, first of all.
 
-mod ages;
+pub mod ages;
 mod journal;
 mod server;
 
