@@ -276,7 +276,7 @@ fn git_that_has_had_or_would_take_the_file_is_found() {
 fn a_file_that_docker_build_would_take_along_is_found() {
     let place = sandbox!();
     env(&place, "d/deploy/.env", "A=1\n");
-    place.write("d/Dockerfile", "FROM scratch\n");
+    place.write("d/Dockerfile.api", "FROM scratch\n");
     let found = codes(&place, &["d"]);
     assert_eq!(found, ["d/deploy/.env:0 E607"]);
     place.write("d/.dockerignore", "**/.env*\n");
@@ -715,7 +715,17 @@ fn the_remaining_codes_have_their_files_too() {
         let out = check(&place, &["d"]).out();
         assert!(out.contains(words), "{code}: {out}");
     }
-    // Where the file lies.
+    // Where the file lies, and what lies beside it.
+    env(&place, "d/.env", "A=1\n");
+    place.write("d/credentials.txt", "root: hunter2\n");
+    let out = check(&place, &["d"]).fails(1).out();
+    assert!(
+        out.starts_with(
+            "d/credentials.txt: E609 error: a plain list of passwords lies beside the env file\n"
+        ),
+        "{out}"
+    );
+    fs::remove_file(place.path("d/credentials.txt")).unwrap();
     let open = place.path("d");
     env(&place, "d/.env", "A=1\n");
     fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
