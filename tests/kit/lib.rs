@@ -34,9 +34,13 @@ mod env_readers;
 mod fake_program;
 mod full_disk;
 mod http_sink;
+mod majors;
 mod outside;
 mod postgres;
 mod run;
+mod s3_bucket;
+mod s3_fault_proxy;
+mod s3_server;
 mod sandbox;
 mod site;
 
@@ -49,9 +53,13 @@ pub use env_readers::{Answer, EnvCase, ask_env_readers, env_cases, recorded_comp
 pub use fake_program::{FakeProgram, fake_docker};
 pub use full_disk::FullDisk;
 pub use http_sink::{HttpSink, Request};
+pub use majors::fetched_majors;
 pub use outside::{before_now, kills};
 pub use postgres::{Postgres, Setup, TableDigest};
 pub use run::{Output, Running, Tool, eventually};
+pub use s3_bucket::S3Bucket;
+pub use s3_fault_proxy::{Fault, Op, S3FaultProxy};
+pub use s3_server::{JuiceFs, S3Key, S3Server, SeaweedFs, s3_client, s3_network, s3_store};
 pub use sandbox::Sandbox;
 pub use site::{Site, TABLES, age_key, programs_for};
 

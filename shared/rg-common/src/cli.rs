@@ -188,6 +188,8 @@ fn work<T: Tool>(tool: T, common: &Common) -> Result<Outcome> {
             .into_owned(),
         network: runtime.handle().clone(),
     };
+    // Stores in buckets take the runtime from the thread that they are opened on.
+    let _inside = runtime.enter();
     let report = tool.run(&context)?;
     let outcome = report.outcome();
     // Cron mails what is printed.

@@ -1,6 +1,6 @@
 //! What the rg tools share. From the outside in: speak (`cli`, `report`, `notify`) → know
 //! (`config`, `names`, `catalog`, `schedule`, `keep`, `dataset`) → move bytes (`seal`, `store`,
-//! `dump`, `files`, `postgres`, `program`) → `failure`, `secret`, `stop`.
+//! `s3`, `dump`, `files`, `postgres`, `program`) → `failure`, `secret`, `stop`.
 
 pub mod catalog;
 pub mod cli;
@@ -17,6 +17,7 @@ pub mod postgres;
 pub mod program;
 pub mod progress;
 pub mod report;
+pub mod s3;
 pub mod schedule;
 pub mod seal;
 pub mod secret;

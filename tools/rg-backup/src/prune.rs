@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use rg_common::catalog::{self, Listing};
+use rg_common::catalog::{self, Listing, Manifest};
 use rg_common::cli::Context;
 use rg_common::config::DatasetConfig;
 use rg_common::names::BackupId;
@@ -93,13 +93,14 @@ fn plan(context: &Context, dataset: &DatasetConfig, store: &dyn Store) -> Result
     let mut damaged: BTreeSet<BackupId> = BTreeSet::new();
     loop {
         let candidates = candidates(&listing, &damaged);
-        let fates = retention::plan(
+        let mut fates = retention::plan(
             dataset.name.as_str(),
             &candidates,
             keep,
             context.now,
             &context.zone,
         )?;
+        keep_what_is_needed(&listing, &mut fates);
         let deletes = fates.iter().any(|fate| matches!(fate, Fate::Delete(_)));
         let newest = listing
             .copies
@@ -132,6 +133,32 @@ fn plan(context: &Context, dataset: &DatasetConfig, store: &dyn Store) -> Result
             }
         });
         return Ok(lines.collect());
+    }
+}
+
+/// A backup whose archive a kept one needs stays too.
+fn keep_what_is_needed(listing: &Listing, fates: &mut [Fate]) {
+    let kept = |(copy, fate): (&catalog::Copy, &Fate)| match fate {
+        Fate::Keep(_) => copy.manifest.as_deref().ok().cloned(),
+        Fate::Delete(_) => None,
+    };
+    let keepers: Vec<_> = listing
+        .copies
+        .values()
+        .zip(fates.iter())
+        .filter_map(kept)
+        .filter(|manifest| !manifest.content.needs().is_empty())
+        .collect();
+    for (id, fate) in listing.copies.keys().zip(fates) {
+        let needs_it = |keeper: &&Manifest| {
+            let mut needs = keeper.content.needs().iter();
+            needs.any(|need| need.stamp == id.stamp)
+        };
+        if matches!(fate, Fate::Delete(_))
+            && let Some(keeper) = keepers.iter().rev().find(|keeper| needs_it(keeper))
+        {
+            *fate = Fate::Keep(format!("{} needs it", keeper.id));
+        }
     }
 }
 

@@ -51,14 +51,14 @@ pub fn sync(context: &Context, args: &Sync) -> Result<Box<dyn Report>> {
 fn one(config: &Config, dataset: &DatasetConfig, synced: &mut Synced) {
     let mut places: Vec<Place> = Vec::new();
     for name in &dataset.stores {
-        match open(config, dataset, name) {
+        match open(config, dataset, name, synced.dry_run) {
             Ok(place) => places.push(place),
             Err(failure) => synced.failed.push(report::with_hints(&failure)),
         }
     }
     let mut wanted: BTreeMap<BackupId, usize> = BTreeMap::new();
     for (index, (_, listing)) in places.iter().enumerate() {
-        for (id, _) in listing.copies.iter().filter(|(_, copy)| copy.is_sound()) {
+        for (id, _) in listing.copies.iter().filter(|(_, copy)| copy.is_intact()) {
             wanted.entry(id.clone()).or_insert(index);
         }
     }
@@ -70,7 +70,7 @@ fn one(config: &Config, dataset: &DatasetConfig, synced: &mut Synced) {
     }
     for (id, from) in &wanted {
         for (to, (target, listing)) in places.iter().enumerate() {
-            if to == *from || listing.copies.get(id).is_some_and(Copy::is_sound) {
+            if to == *from || listing.copies.get(id).is_some_and(Copy::is_intact) {
                 continue;
             }
             let damaged = listing.copies.contains_key(id);
@@ -83,8 +83,16 @@ fn one(config: &Config, dataset: &DatasetConfig, synced: &mut Synced) {
 }
 
 /// A store that does not exist yet holds nothing: the first copy makes it.
-fn open(config: &Config, dataset: &DatasetConfig, name: &str) -> Result<Place> {
-    let store = store::open_named(config, name)?;
+fn open(config: &Config, dataset: &DatasetConfig, name: &str, dry_run: bool) -> Result<Place> {
+    if dry_run {
+        let store = store::open_named(config, name)?;
+        let listing = match store::is_to_be_made(config, name)? {
+            true => Listing::default(),
+            false => catalog::read(&*store, Some(&dataset.name))?,
+        };
+        return Ok((store, listing));
+    }
+    let store = store::open_to_write(config, name)?;
     let lock = store.lock(dataset.name.as_str())?;
     let listing = catalog::read(&*store, Some(&dataset.name))?;
     drop(lock);

@@ -3,7 +3,7 @@
 
 use std::io::Read;
 
-use rg_common::catalog::{self, Content, Copy, Entry, Extent, Finding, Manifest};
+use rg_common::catalog::{self, Copy, Entry, Extent, Finding, Manifest, Need};
 use rg_common::cli::Context;
 use rg_common::names::BackupId;
 use rg_common::report::{self, Outcome, Page, Report, Tone};
@@ -59,7 +59,9 @@ pub fn verify(context: &Context, args: &Verify) -> Result<Box<dyn Report>> {
         .iter()
         .filter(|s| args.store.as_ref().is_none_or(|name| s.name == *name))
     {
-        match store::open(named).and_then(|store| Ok((catalog::read(&*store, None)?, store))) {
+        match store::open_named(&config, &named.name)
+            .and_then(|store| Ok((catalog::read(&*store, None)?, store)))
+        {
             Ok((listing, store)) => {
                 listings.push(listing);
                 stores.push(store);
@@ -115,7 +117,18 @@ fn choose<'a>(entries: &'a [Entry], args: &Verify) -> Result<Vec<&'a Entry>> {
                 other.id.dataset != entry.id.dataset || other.id.stamp <= entry.id.stamp
             })
     };
-    let chosen: Vec<&Entry> = entries.iter().filter(newest).collect();
+    let mut chosen: Vec<&Entry> = entries.iter().filter(newest).collect();
+    // What the newest cannot be restored without is as good as part of it.
+    let needed = |entry: &&Entry| {
+        let needs_it = |other: &&Entry| {
+            let needs = other.manifest().map(|manifest| manifest.content.needs());
+            let is_it = |need: &Need| need.stamp == entry.id.stamp;
+            other.id.dataset == entry.id.dataset && needs.is_some_and(|n| n.iter().any(is_it))
+        };
+        chosen.iter().any(needs_it) && !chosen.iter().any(|other| other.id == entry.id)
+    };
+    let needed: Vec<&Entry> = entries.iter().filter(needed).collect();
+    chosen.splice(0..0, needed);
     if chosen.is_empty() {
         return Err(
             Failure::new("there is no backup to verify").hint("`rg-backup run` makes the first")
@@ -136,6 +149,10 @@ fn look(
     let began = context.clock();
     let (found, content, bytes) = match &copy.manifest {
         Err(why) => (Err(Failure::new(why.clone())), false, 0),
+        Ok(_) if copy.lacks.is_some() => {
+            let lacks = copy.lacks.clone().unwrap_or_default();
+            (Err(Failure::new(lacks)), false, 0)
+        }
         Ok(manifest) => {
             let readable = manifest.encrypted_to.is_empty() || identities.is_some();
             (
@@ -200,14 +217,8 @@ fn read_all(
     identities: Option<&Identities>,
 ) -> Result<()> {
     let mut parts = vec![(&manifest.file, &manifest.plain, &manifest.stored)];
-    if let Content::Files(files) = &manifest.content {
-        parts.extend(
-            files
-                .list
-                .iter()
-                .map(|list| (&list.file, &list.plain, &list.stored)),
-        );
-    }
+    let list = manifest.content.list();
+    parts.extend(list.map(|list| (&list.file, &list.plain, &list.stored)));
     for (file, plain, stored) in parts {
         let key = catalog::beside(&manifest.id, file)?;
         let reader = store.get(&key)?;

@@ -190,7 +190,7 @@ fn prove(
         DatasetKind::Globals(database) => {
             globals::drill(context, config, dataset, database, source, identities)
         }
-        DatasetKind::Bucket => Err(Trouble::Unknown(Failure::new(
+        DatasetKind::Bucket(_) => Err(Trouble::Unknown(Failure::new(
             "this version does not back up buckets",
         ))),
     }

@@ -16,7 +16,10 @@ use rg_common::{Failure, Result, stop};
 
 use crate::database::Server;
 use crate::journal::{self, Journal, Part};
-use crate::{app, files, scratch};
+use crate::{app, files, live, scratch};
+
+/// How long the app may take to come up when a later command finishes what a killed one began.
+const RECOVERED_HEALTH_LIMIT: Duration = Duration::from_secs(60);
 
 /// How the app is treated.
 pub struct Manners {
@@ -55,18 +58,25 @@ pub fn perform(
     }
     let healthy = app::start_units(&journal.units)
         .map_err(|failure| failure.context("the app's units did not start"))
-        .and_then(|()| match config.environment(&journal.environment) {
-            Some(environment) if !manners.leave_units => app::wait_healthy(
-                context,
-                &environment.app,
-                &journal.units,
-                manners.health_limit,
-            ),
-            _ => Ok(()),
-        });
+        .and_then(|()| wait_healthy(context, config, journal, manners.health_limit));
     match healthy {
         Ok(()) => journal::done(config, journal),
         Err(failure) => Err(take_back(context, config, journal, failure, manners)),
+    }
+}
+
+/// Waits until the app is healthy, unless it is to be left alone.
+pub fn wait_healthy(
+    context: &Context,
+    config: &Config,
+    journal: &Journal,
+    limit: Duration,
+) -> Result<()> {
+    match config.environment(&journal.environment) {
+        Some(environment) if !journal.leave_units => {
+            app::wait_healthy(context, &environment.app, &journal.units, limit)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -98,16 +108,9 @@ fn take_back(
             if let Err(left) = journal::taken_back(config) {
                 return failure.context(format!("switched back, but {left}"));
             }
-            let healthy = match config.environment(&journal.environment) {
-                Some(environment) if !manners.leave_units && stop::check().is_ok() => {
-                    app::wait_healthy(
-                        context,
-                        &environment.app,
-                        &journal.units,
-                        manners.health_limit,
-                    )
-                }
-                _ => Ok(()),
+            let healthy = match stop::check() {
+                Ok(()) => wait_healthy(context, config, journal, manners.health_limit),
+                Err(_) => Ok(()),
             };
             let failure = failure.context("the restore was taken back and everything is as it was");
             match healthy {
@@ -295,6 +298,7 @@ fn state(context: &Context, config: &Config, part: &Part) -> Result<State> {
 /// What was done, for people.
 pub fn recover(context: &Context, config: &Config) -> Result<Option<String>> {
     let Some(journal) = journal::pending(config)? else {
+        live::sweep(config)?;
         return Ok(None);
     };
     let what = || {
@@ -316,7 +320,8 @@ pub fn recover(context: &Context, config: &Config) -> Result<Option<String>> {
     })?;
     let any_exchanged = states.iter().any(|state| matches!(state, State::Exchanged));
     let any_lost = states.iter().any(|state| matches!(state, State::Lost));
-    let (said, started) = if any_exchanged && !any_lost {
+    let taken_back = !any_exchanged || any_lost;
+    let (said, started) = if !taken_back {
         if states.iter().any(|state| matches!(state, State::Ready)) {
             // The machine may have started again since, and the app with it.
             app::stop_units(&journal.units).map_err(|failure| failure.context(what()))?;
@@ -339,12 +344,28 @@ pub fn recover(context: &Context, config: &Config) -> Result<Option<String>> {
         journal::taken_back(config)?;
         ("taken back", started)
     };
-    let said = format!(
-        "the restore {} had been interrupted during its exchange; it is {said} now",
-        journal.stamp
-    );
+    let in_place = |part: &Part| matches!(part, Part::InPlace { .. });
+    let said = if journal.parts.iter().any(in_place) {
+        format!(
+            "the restore {} in place had been interrupted: its one transaction took effect or did not, \
+             and `rg-restore undo` puts back what was there before",
+            journal.stamp
+        )
+    } else {
+        format!(
+            "the restore {} had been interrupted during its exchange; it is {said} now",
+            journal.stamp
+        )
+    };
     // The data is in order; said once, it does not keep later commands from their work.
     started.map_err(|failure| failure.context(format!("{said}, but the app did not start")))?;
+    wait_healthy(context, config, &journal, RECOVERED_HEALTH_LIMIT).map_err(|failure| {
+        let failure = failure.context(format!("{said}, but the app does not come up"));
+        match taken_back {
+            true => failure,
+            false => failure.hint("`rg-restore undo` puts back what was there before"),
+        }
+    })?;
     tracing::warn!("{said}");
     Ok(Some(said))
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rg_common::cli::Context;
-use rg_common::config::DatasetConfig;
+use rg_common::config::{CompressionKind, DatasetConfig, DatasetKind, FilesConfig};
 use rg_common::report::{self, Outcome, Plain, Report};
 use rg_common::seal::{self, Identities};
 use rg_common::{Failure, OrFail, Result};
@@ -103,7 +103,12 @@ fn stand_in(id: &rg_common::names::BackupId) -> DatasetConfig {
     DatasetConfig {
         name: id.dataset.clone(),
         environment: String::new(),
-        kind: rg_common::config::DatasetKind::Bucket,
+        kind: DatasetKind::Files(FilesConfig {
+            path: std::path::PathBuf::new(),
+            exclude: Vec::new(),
+            owner: None,
+            compression: CompressionKind::Zstd,
+        }),
         schedule: None,
         keep: None,
         stores: Vec::new(),

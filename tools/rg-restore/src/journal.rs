@@ -32,6 +32,9 @@ pub struct Journal {
     /// kept when it fails.
     #[serde(default)]
     pub undo: bool,
+    /// Whether the app is left alone: not asked for its health either.
+    #[serde(default)]
+    pub leave_units: bool,
     /// What is exchanged, in this order.
     pub parts: Vec<Part>,
 }

@@ -8,12 +8,10 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use rg_common::catalog::manifest::{DatabaseContent, Extent, FORMAT, FilesContent};
-use rg_common::catalog::{self, Content, Manifest};
+use rg_common::catalog::manifest::{Extent, FORMAT};
+use rg_common::catalog::{self, Manifest};
 use rg_common::cli::Context;
-use rg_common::config::{Config, DatasetConfig, DatasetKind};
-use rg_common::dump::InventoryReader;
-use rg_common::files::{self, ExtractOptions, Limits, Owner};
+use rg_common::config::{Config, DatasetConfig};
 use rg_common::names::{BackupId, Stamp};
 use rg_common::progress::Progress;
 use rg_common::seal::{self, Identities, Opener};
@@ -65,8 +63,9 @@ impl Source {
         );
         let opener = seal::open(file, &extension_name(&name), identities)
             .map_err(|failure| failure.context(what()))?;
-        let (content, opener) =
-            survey(context, config, dataset, opener).map_err(|failure| failure.context(what()))?;
+        let scratch = crate::scratch::Folder::new(config, context, "survey")?;
+        let (content, opener) = dataset::survey(&dataset.kind, opener, scratch.path())
+            .map_err(|failure| failure.context(what()))?;
         let (_, digests) = opener.finish()?;
         let manifest = Manifest {
             format: FORMAT,
@@ -171,42 +170,6 @@ impl Source {
 fn extension_name(file: &str) -> String {
     file.strip_suffix(".tgz")
         .map_or_else(|| file.to_owned(), |stem| format!("{stem}.tar.gz"))
-}
-
-fn survey<R: Read>(
-    context: &Context,
-    config: &Config,
-    dataset: &DatasetConfig,
-    mut opener: Opener<R>,
-) -> Result<(Content, Opener<R>)> {
-    if let DatasetKind::Files(_) = &dataset.kind {
-        let scratch = crate::scratch::Folder::new(config, context, "survey")?;
-        let options = ExtractOptions {
-            owner: Owner::Mine,
-            limits: Limits::of_free_space(scratch.parent())?,
-            allow_setuid: false,
-            attributes: false,
-        };
-        let inventory = files::extract(&mut opener, scratch.path(), options, &mut |_| Ok(()))?;
-        let content = FilesContent {
-            path: String::new(),
-            inventory,
-            list: None,
-        };
-        return Ok((Content::Files(Box::new(content)), opener));
-    }
-    let mut reader = InventoryReader::new(opener);
-    io::copy(&mut reader, &mut io::sink())
-        .map_err(|error| Failure::from_io("cannot read it", error))?;
-    let (opener, inventory) = reader.finish()?;
-    Ok((
-        Content::Database(Box::new(DatabaseContent {
-            inventory,
-            shape: None,
-            settings: None,
-        })),
-        opener,
-    ))
 }
 
 /// Plain bytes whose clean end means that all of them were right.

@@ -115,6 +115,7 @@ fn put_back(
         environment: last.environment.clone(),
         units,
         undo: true,
+        leave_units: manners.leave_units,
         parts: exchanges,
     };
     exchange::perform(context, config, &journal, &manners)

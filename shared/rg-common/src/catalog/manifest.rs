@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::dump::Inventory;
 use crate::failure::{Failure, OrFail, Result};
 use crate::files::FilesInventory;
-use crate::names::BackupId;
+use crate::names::{BackupId, Stamp};
 use crate::postgres::facts::{DatabaseSettings, DatabaseShape};
 
 /// The manifest's format; a reader refuses a newer one.
@@ -77,6 +77,8 @@ pub enum Content {
     Files(Box<FilesContent>),
     /// Roles and the other globals of a server.
     Globals(GlobalsContent),
+    /// A bucket of the app.
+    Bucket(Box<BucketContent>),
 }
 
 /// A database's content.
@@ -123,22 +125,85 @@ pub struct GlobalsContent {
     pub passwords: bool,
 }
 
+/// A bucket's content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketContent {
+    /// The service's address.
+    pub service: String,
+    /// The bucket's name there.
+    pub bucket: String,
+    /// Every object that it held, here or in an older archive.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Over key, size, SHA-256 and headers of all objects, whatever their order: XXH3-128 of each,
+    /// added modulo 2^128.
+    pub digest: String,
+    /// Objects that were new or changed: they lie in this backup's own archive.
+    pub read: u64,
+    /// Their bytes.
+    pub read_bytes: u64,
+    /// The older backups of this dataset whose archives hold the rest. They must be kept as long
+    /// as this one is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<Need>,
+    /// The file beside this one that lists every object, as JSON lines.
+    pub list: Option<ListFile>,
+}
+
+/// An older backup that another one cannot be restored without.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Need {
+    /// Its stamp; its dataset is the same.
+    pub stamp: Stamp,
+    /// Its data file.
+    pub file: String,
+}
+
 impl Content {
+    /// The list of entries that lies beside the data, where there is one.
+    pub fn list(&self) -> Option<&ListFile> {
+        match self {
+            Content::Files(files) => files.list.as_ref(),
+            Content::Bucket(bucket) => bucket.list.as_ref(),
+            Content::Database(_) | Content::Globals(_) => None,
+        }
+    }
+
+    /// Says where the list of entries lies.
+    pub fn set_list(&mut self, list: ListFile) {
+        match self {
+            Content::Files(files) => files.list = Some(list),
+            Content::Bucket(bucket) => bucket.list = Some(list),
+            Content::Database(_) | Content::Globals(_) => {}
+        }
+    }
+
+    /// The older backups without which it cannot be restored.
+    pub fn needs(&self) -> &[Need] {
+        match self {
+            Content::Bucket(bucket) => &bucket.needs,
+            _ => &[],
+        }
+    }
+
     /// The word for its kind, as in dataset names.
     pub fn kind(&self) -> &'static str {
         match self {
             Content::Database(_) => "database",
             Content::Files(_) => "files",
             Content::Globals(_) => "globals",
+            Content::Bucket(_) => "bucket",
         }
     }
 
-    /// Rows of a database, entries of a directory, roles of a server.
+    /// Rows of a database, files of a directory, roles of a server, objects of a bucket.
     pub fn count(&self) -> (u64, &'static str) {
         match self {
             Content::Database(db) => (db.inventory.tables.iter().map(|t| t.rows).sum(), "rows"),
             Content::Files(files) => (files.inventory.files, "files"),
             Content::Globals(globals) => (globals.roles.len() as u64, "roles"),
+            Content::Bucket(bucket) => (bucket.objects, "objects"),
         }
     }
 }

@@ -5,20 +5,21 @@
 //! is being written or removed an `.unfinished` mark lies beside it, so that what a killed run
 //! left can be told from a file that somebody put there, which is never touched.
 
+mod listing;
 pub mod manifest;
-
-use std::collections::BTreeMap;
-use std::io::Read;
+mod proof;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
 
-use crate::failure::{Failure, OrFail, Result};
+use crate::failure::{Failure, Result};
 use crate::names::{BackupId, DatasetName, Stamp};
 use crate::seal;
 use crate::stop::Stoppable;
-use crate::store::{Key, Object, Store};
-pub use manifest::{Content, Extent, Manifest};
+use crate::store::{Key, Store};
+use listing::read_manifest;
+pub use listing::{Copy, Entry, Listing, merge, read};
+pub use manifest::{Content, Extent, Manifest, Need};
+pub use proof::{Finding, Proof, write_proof};
 
 const MANIFEST: &str = ".manifest.json";
 const PROOF: &str = ".proof.json";
@@ -28,257 +29,6 @@ const UNFINISHED: &str = ".unfinished";
 /// How far in the future a backup may lie before the clock is in doubt: nothing is deleted then.
 /// Nearer ones are followed by the next stamp, so that a new backup is always the newest.
 pub const CLOCK_SLACK: SignedDuration = SignedDuration::from_hours(1);
-
-/// What is known of a backup beyond its manifest: the last look at it, and the last drill.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Proof {
-    /// The last time its stored bytes were re-read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verified: Option<Finding>,
-    /// The last time it was restored into a scratch place and compared.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub drilled: Option<Finding>,
-}
-
-/// What was found, and when.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// When.
-    pub at: Timestamp,
-    /// Whether it was as recorded.
-    pub good: bool,
-    /// How long it took, in seconds.
-    pub seconds: u64,
-    /// In an operator's words.
-    pub said: String,
-}
-
-/// One backup as one store has it.
-#[derive(Debug, Clone)]
-pub struct Copy {
-    /// The store's name.
-    pub store: String,
-    /// Its manifest, or why it cannot be believed.
-    pub manifest: std::result::Result<Box<Manifest>, String>,
-    /// What is wrong with the files beside the manifest, seen without reading them.
-    pub trouble: Option<String>,
-    /// What was proven about this copy.
-    pub proof: Proof,
-    /// Kept for ever.
-    pub pinned: bool,
-}
-
-impl Copy {
-    /// Whether nothing speaks against it: manifest intact, files of the right length there, and
-    /// no later look found it damaged.
-    pub fn is_sound(&self) -> bool {
-        let last = |finding: &Option<Finding>| finding.as_ref().is_none_or(|finding| finding.good);
-        self.manifest.is_ok()
-            && self.trouble.is_none()
-            && last(&self.proof.verified)
-            && last(&self.proof.drilled)
-    }
-}
-
-/// One backup wherever it lies.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    /// Its id.
-    pub id: BackupId,
-    /// Its copies, in the stores' order.
-    pub copies: Vec<Copy>,
-}
-
-impl Entry {
-    /// The manifest of its first copy that has an intact one.
-    pub fn manifest(&self) -> Option<&Manifest> {
-        self.copies
-            .iter()
-            .find_map(|copy| copy.manifest.as_deref().ok())
-    }
-}
-
-/// What one store holds.
-#[derive(Debug, Default)]
-pub struct Listing {
-    /// Its backups, sorted by id.
-    pub copies: BTreeMap<BackupId, Copy>,
-    /// Files that belong to no backup and carry no mark of ours: somebody put them there.
-    pub strangers: Vec<Key>,
-}
-
-/// Reads what a store holds of a dataset, or of everything. All of it or an error.
-pub fn read(store: &dyn Store, dataset: Option<&DatasetName>) -> Result<Listing> {
-    let objects = store.list(dataset.map_or("", DatasetName::as_str))?;
-    let sizes: BTreeMap<&Key, u64> = objects
-        .iter()
-        .map(|object| (&object.key, object.bytes))
-        .collect();
-    let mut listing = Listing::default();
-    let mut claimed: Vec<Key> = Vec::new();
-    for object in &objects {
-        let Some(stem) = object.key.as_str().strip_suffix(MANIFEST) else {
-            continue;
-        };
-        let Some(id) =
-            id_of(stem).filter(|id| dataset.is_none_or(|dataset| id.dataset == *dataset))
-        else {
-            continue;
-        };
-        let copy = read_copy(store, &id, object, &sizes)?;
-        if let Ok(manifest) = &copy.manifest {
-            claimed.extend(data_keys(manifest)?);
-        }
-        listing.copies.insert(id, copy);
-    }
-    let marks: Vec<&str> = objects
-        .iter()
-        .filter_map(|o| o.key.as_str().strip_suffix(UNFINISHED))
-        .collect();
-    for object in &objects {
-        let text = object.key.as_str();
-        let ours = [MANIFEST, PROOF, PIN, UNFINISHED]
-            .iter()
-            .any(|suffix| text.ends_with(suffix));
-        let unfinished = marks.iter().any(|stem| {
-            text.strip_prefix(stem)
-                .is_some_and(|rest| rest.starts_with('.'))
-        });
-        let damaged = listing
-            .copies
-            .iter()
-            .any(|(id, copy)| copy.manifest.is_err() && text.starts_with(&base(id)));
-        if !ours && !unfinished && !damaged && !claimed.contains(&object.key) {
-            listing.strangers.push(object.key.clone());
-        }
-    }
-    Ok(listing)
-}
-
-/// Merges what several stores hold into entries sorted by time, the newest last.
-pub fn merge(listings: impl IntoIterator<Item = Listing>) -> Vec<Entry> {
-    let mut entries: BTreeMap<BackupId, Entry> = BTreeMap::new();
-    for listing in listings {
-        for (id, copy) in listing.copies {
-            entries
-                .entry(id.clone())
-                .or_insert_with(|| Entry {
-                    id,
-                    copies: Vec::new(),
-                })
-                .copies
-                .push(copy);
-        }
-    }
-    let mut entries: Vec<Entry> = entries.into_values().collect();
-    entries.sort_by(|a, b| (a.id.stamp, &a.id.dataset).cmp(&(b.id.stamp, &b.id.dataset)));
-    entries
-}
-
-fn read_copy(
-    store: &dyn Store,
-    id: &BackupId,
-    object: &Object,
-    sizes: &BTreeMap<&Key, u64>,
-) -> Result<Copy> {
-    let manifest = read_manifest(store, id, object)?;
-    let trouble = match &manifest {
-        Ok(manifest) => trouble(manifest, sizes)?,
-        Err(_) => None,
-    };
-    let proof = if sizes.contains_key(&key(id, PROOF)?) {
-        read_proof(store, id)?
-    } else {
-        Proof::default()
-    };
-    let pinned = sizes.contains_key(&key(id, PIN)?);
-    Ok(Copy {
-        store: store.name().to_owned(),
-        manifest,
-        trouble,
-        proof,
-        pinned,
-    })
-}
-
-fn read_manifest(
-    store: &dyn Store,
-    id: &BackupId,
-    object: &Object,
-) -> Result<std::result::Result<Box<Manifest>, String>> {
-    if object.bytes > manifest::BYTES_MAX {
-        return Ok(Err(format!(
-            "{} is damaged: too large",
-            object.key.file_name()
-        )));
-    }
-    let mut text = Vec::new();
-    let read = store
-        .get(&object.key)?
-        .take(manifest::BYTES_MAX)
-        .read_to_end(&mut text);
-    read.or_fail(|| format!("cannot read {} in store `{}`", object.key, store.name()))?;
-    Ok(match Manifest::parse(&text) {
-        Ok(manifest) if manifest.id == *id => Ok(Box::new(manifest)),
-        Ok(manifest) => Err(format!(
-            "{} belongs to {}",
-            object.key.file_name(),
-            manifest.id
-        )),
-        Err(failure) => Err(format!("{}: {failure}", object.key.file_name())),
-    })
-}
-
-fn trouble(manifest: &Manifest, sizes: &BTreeMap<&Key, u64>) -> Result<Option<String>> {
-    let mut parts = vec![(&manifest.file, manifest.stored.bytes)];
-    if let Content::Files(files) = &manifest.content {
-        parts.extend(
-            files
-                .list
-                .iter()
-                .map(|list| (&list.file, list.stored.bytes)),
-        );
-    }
-    for (file, bytes) in parts {
-        match sizes.get(&beside(&manifest.id, file)?) {
-            None => return Ok(Some(format!("{file} is missing"))),
-            Some(&found) if found != bytes => {
-                return Ok(Some(format!("{file} has {found} bytes, not {bytes}")));
-            }
-            Some(_) => {}
-        }
-    }
-    Ok(None)
-}
-
-fn read_proof(store: &dyn Store, id: &BackupId) -> Result<Proof> {
-    let mut text = Vec::new();
-    let key = key(id, PROOF)?;
-    let read = store.get(&key)?.take(1 << 20).read_to_end(&mut text);
-    read.or_fail(|| format!("cannot read {key} in store `{}`", store.name()))?;
-    // A proof that cannot be read proves nothing; the backup itself is judged by its manifest.
-    Ok(serde_json::from_slice(&text).unwrap_or_default())
-}
-
-/// Records what a look or a drill found, keeping the other half of the proof.
-pub fn write_proof(
-    store: &dyn Store,
-    id: &BackupId,
-    change: impl FnOnce(&mut Proof),
-) -> Result<()> {
-    let there = store
-        .list(id.dataset.as_str())?
-        .iter()
-        .any(|o| key(id, PROOF).is_ok_and(|k| k == o.key));
-    let mut proof = if there {
-        read_proof(store, id)?
-    } else {
-        Proof::default()
-    };
-    change(&mut proof);
-    let text = serde_json::to_vec_pretty(&proof).or_fail(|| "cannot write a proof".to_owned())?;
-    put_bytes(store, &key(id, PROOF)?, &text)
-}
 
 /// Whether a store has a backup, whole or damaged.
 pub fn exists(store: &dyn Store, id: &BackupId) -> Result<bool> {
@@ -362,9 +112,7 @@ fn remove_data(store: &dyn Store, id: &BackupId) -> Result<()> {
 /// Re-reads a backup's stored bytes; an error says what differs.
 pub fn check_stored(store: &dyn Store, manifest: &Manifest) -> Result<()> {
     check_extent(store, &manifest.id, &manifest.file, &manifest.stored)?;
-    if let Content::Files(files) = &manifest.content
-        && let Some(list) = &files.list
-    {
+    if let Some(list) = manifest.content.list() {
         check_extent(store, &manifest.id, &list.file, &list.stored)?;
     }
     Ok(())
@@ -398,12 +146,19 @@ pub fn copy(from: &dyn Store, to: &dyn Store, manifest: &Manifest) -> Result<()>
     if exists(to, id)? {
         return Ok(());
     }
+    for need in manifest.content.needs() {
+        copy_needed(from, to, id, need)?;
+    }
+    copy_alone(from, to, manifest)
+}
+
+fn copy_alone(from: &dyn Store, to: &dyn Store, manifest: &Manifest) -> Result<()> {
+    let id = &manifest.id;
     begin(to, id)?;
     let copied = (|| {
         let mut parts = vec![(&manifest.file, &manifest.stored)];
-        if let Content::Files(files) = &manifest.content {
-            parts.extend(files.list.iter().map(|list| (&list.file, &list.stored)));
-        }
+        let list = manifest.content.list();
+        parts.extend(list.map(|list| (&list.file, &list.stored)));
         for (file, extent) in parts {
             let key = beside(id, file)?;
             let mut body = Stoppable(from.get(&key)?);
@@ -421,6 +176,26 @@ pub fn copy(from: &dyn Store, to: &dyn Store, manifest: &Manifest) -> Result<()>
     copied.map_err(|failure: Failure| {
         failure.context(format!("cannot copy {id} to store `{}`", to.name()))
     })
+}
+
+/// Copies an older backup that another one cannot be restored without.
+fn copy_needed(from: &dyn Store, to: &dyn Store, id: &BackupId, need: &Need) -> Result<()> {
+    let needed = BackupId {
+        dataset: id.dataset.clone(),
+        stamp: need.stamp,
+    };
+    if exists(to, &needed)? {
+        return Ok(());
+    }
+    let what = || format!("{id} needs {needed}");
+    let key = key(&needed, MANIFEST)?;
+    let objects = from.list(id.dataset.as_str())?;
+    // Where it is missing the copy will lack it too, and say so.
+    let Some(object) = objects.iter().find(|object| object.key == key) else {
+        return Ok(());
+    };
+    let manifest = read_manifest(from, &needed, object)?.map_err(Failure::new)?;
+    copy_alone(from, to, &manifest).map_err(|failure| failure.context(what()))
 }
 
 /// The key of a file that lies beside a backup's manifest.
@@ -450,16 +225,6 @@ fn put_bytes(store: &dyn Store, key: &Key, mut bytes: &[u8]) -> Result<()> {
         .put(key, &mut bytes)
         .map_err(|error| error.into_failure(format!("cannot write {key}")))?;
     Ok(())
-}
-
-fn data_keys(manifest: &Manifest) -> Result<Vec<Key>> {
-    let mut keys = vec![beside(&manifest.id, &manifest.file)?];
-    if let Content::Files(files) = &manifest.content
-        && let Some(list) = &files.list
-    {
-        keys.push(beside(&manifest.id, &list.file)?);
-    }
-    Ok(keys)
 }
 
 fn base(id: &BackupId) -> String {

@@ -4,6 +4,7 @@
 //! file: `$NAME` in a value is looked up in the environment's `env_file`, and only when the value
 //! is needed, so that listing backups works where the env file cannot be read.
 
+mod bucket;
 mod raw;
 mod value;
 
@@ -15,6 +16,9 @@ use crate::failure::{Failure, OrFail, Result};
 use crate::keep::Keep;
 use crate::names::{DatasetName, is_word};
 use crate::schedule::Schedule;
+pub use bucket::{
+    Access, BucketConfig, BucketStore, CorsRule, CredentialsPlace, LockConfig, LockMode,
+};
 pub use value::Value;
 
 /// Where the configuration is looked for when neither `--config` nor `$RG_CONFIG` names one.
@@ -57,8 +61,19 @@ pub struct StoreConfig {
 pub enum StorePlace {
     /// A directory on this machine.
     Folder(PathBuf),
-    /// An S3-compatible bucket: its URL as written.
-    Bucket(String),
+    /// A part of an S3-compatible bucket.
+    Bucket(Box<BucketStore>),
+}
+
+impl StorePlace {
+    /// Whether two names are the same place, however it is reached.
+    fn is_same(&self, other: &StorePlace) -> bool {
+        match (self, other) {
+            (StorePlace::Folder(one), StorePlace::Folder(other)) => one == other,
+            (StorePlace::Bucket(one), StorePlace::Bucket(other)) => one.is_same(other),
+            _ => false,
+        }
+    }
 }
 
 /// Somebody or something to tell.
@@ -150,7 +165,7 @@ pub enum DatasetKind {
     /// Roles and the other globals of the server behind a database.
     Globals(DatabaseConfig),
     /// A bucket of the app.
-    Bucket,
+    Bucket(Box<BucketConfig>),
 }
 
 /// How a database is reached and dumped.

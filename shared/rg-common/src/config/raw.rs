@@ -58,16 +58,12 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Store {
     url: String,
-    #[serde(rename = "endpoint")]
-    _endpoint: Option<String>,
-    #[serde(rename = "region")]
-    _region: Option<String>,
-    #[serde(rename = "credentials")]
-    _credentials: Option<PathBuf>,
-    #[serde(rename = "storage_class")]
-    _storage_class: Option<String>,
-    #[serde(rename = "lock_days")]
-    _lock_days: Option<u32>,
+    endpoint: Option<String>,
+    region: Option<String>,
+    path_style: Option<bool>,
+    credentials: Option<PathBuf>,
+    storage_class: Option<String>,
+    lock_days: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -146,10 +142,22 @@ struct Files {
     compression: CompressionKind,
 }
 
-/// A bucket of the app: read by rg-bucket; its dataset is named here so that a run can say that
-/// it is not backed up.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Bucket {
+    endpoint: Option<String>,
+    region: Option<String>,
+    path_style: Option<bool>,
+    name: String,
+    access_key: Option<String>,
+    secret_key: Option<String>,
+    access: Option<Access>,
+    versioning: Option<bool>,
+    expire_days: Option<u32>,
+    noncurrent_days: Option<u32>,
+    abandoned_upload_days: Option<u32>,
+    cors: Option<Vec<CorsRule>>,
+    lock: Option<LockConfig>,
     schedule: Option<String>,
     keep: Option<Keep>,
     stores: Option<Vec<String>>,
@@ -191,16 +199,17 @@ fn ok() -> u16 {
 /// Parses and validates; relative paths are relative to `base`. The path is filled in by the caller.
 pub(super) fn parse(text: &str, base: &Path, hostname: &str) -> Result<Config> {
     let file: File = toml::from_str(text).map_err(|error| explain(text, &error))?;
+    let state = base.join(file.state.unwrap_or_else(|| "/var/lib/rg".into()));
     let stores: Vec<StoreConfig> = file
         .stores
         .0
         .into_iter()
-        .map(|(name, raw)| store(name, &raw, base))
+        .map(|(name, raw)| store(name, raw, base, &state))
         .collect::<Result<_>>()?;
     let same = |a: &StoreConfig| {
         stores
             .iter()
-            .find(|b| a.name != b.name && a.place == b.place)
+            .find(|b| a.name != b.name && a.place.is_same(&b.place))
     };
     if let Some((one, other)) = stores.iter().find_map(|a| same(a).map(|b| (a, b))) {
         return Err(Failure::new(format!(
@@ -216,7 +225,7 @@ pub(super) fn parse(text: &str, base: &Path, hostname: &str) -> Result<Config> {
     let mut config = Config {
         path: PathBuf::new(),
         host: file.host.unwrap_or_else(|| hostname.to_owned()),
-        state: base.join(file.state.unwrap_or_else(|| "/var/lib/rg".into())),
+        state,
         stores,
         recipients: file.encryption.map(|e| e.recipients).unwrap_or_default(),
         notify: Vec::new(),
@@ -233,7 +242,7 @@ pub(super) fn parse(text: &str, base: &Path, hostname: &str) -> Result<Config> {
     Ok(config)
 }
 
-fn store(name: String, raw: &Store, base: &Path) -> Result<StoreConfig> {
+fn store(name: String, raw: Store, base: &Path, state: &Path) -> Result<StoreConfig> {
     check_word("a store", &name)?;
     let place = if let Some(path) = raw.url.strip_prefix("file://") {
         if path.is_empty() {
@@ -242,8 +251,31 @@ fn store(name: String, raw: &Store, base: &Path) -> Result<StoreConfig> {
             )));
         }
         StorePlace::Folder(base.join(path))
-    } else if raw.url.starts_with("s3://") {
-        StorePlace::Bucket(raw.url.clone())
+    } else if let Some(place) = raw.url.strip_prefix("s3://") {
+        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+        let prefix = prefix.trim_matches('/');
+        let at = |failure: Failure| failure.context(format!("stores.{name}.url is `{}`", raw.url));
+        bucket::check_name(bucket).map_err(at)?;
+        bucket::check_prefix(prefix).map_err(at)?;
+        if raw.lock_days == Some(0) {
+            return Err(Failure::new(format!("stores.{name}.lock_days is 0"))
+                .hint("leave it out where nothing is to be locked"));
+        }
+        StorePlace::Bucket(Box::new(BucketStore {
+            url: raw.url.clone(),
+            bucket: bucket.to_owned(),
+            prefix: prefix.to_owned(),
+            endpoint: raw.endpoint,
+            region: raw.region,
+            path_style: raw.path_style,
+            credentials: match raw.credentials {
+                Some(path) => CredentialsPlace::File(bucket::credentials_path(&path, base)?),
+                None => CredentialsPlace::Environment,
+            },
+            storage_class: raw.storage_class,
+            lock_days: raw.lock_days,
+            locks: state.join("locks"),
+        }))
     } else {
         return Err(Failure::new(format!("stores.{name}.url is `{}`", raw.url))
             .hint("a store's url begins with file:// or s3://"));
@@ -330,9 +362,25 @@ fn environment(config: &mut Config, name: String, raw: Env, base: &Path) -> Resu
     }
     for (word, bucket) in raw.buckets.0 {
         check_word("a bucket", &word)?;
+        let parse = |text: Option<&str>| text.map(Value::parse).transpose();
+        let kind = DatasetKind::Bucket(Box::new(BucketConfig {
+            endpoint: parse(bucket.endpoint.as_deref())?,
+            region: parse(bucket.region.as_deref())?,
+            path_style: bucket.path_style,
+            name: Value::parse(&bucket.name)?,
+            access_key: parse(bucket.access_key.as_deref())?,
+            secret_key: parse(bucket.secret_key.as_deref())?,
+            access: bucket.access,
+            versioning: bucket.versioning,
+            expire_days: bucket.expire_days,
+            noncurrent_days: bucket.noncurrent_days,
+            abandoned_upload_days: bucket.abandoned_upload_days,
+            cors: bucket.cors,
+            lock: bucket.lock,
+        }));
         add(
             &format!("buckets/{word}"),
-            DatasetKind::Bucket,
+            kind,
             bucket.schedule,
             bucket.keep,
             bucket.stores,

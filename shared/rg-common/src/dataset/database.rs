@@ -106,6 +106,7 @@ impl Dump for DatabaseDump<'_> {
             content: Content::Database(Box::new(content)),
             list: None,
             notes,
+            recorded: None,
         })
     }
 }

@@ -3,8 +3,10 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::ahead::Ahead;
 use super::{Dump, Dumped, Request};
 use crate::catalog::Content;
 use crate::catalog::manifest::FilesContent;
@@ -22,7 +24,7 @@ pub fn dump<'a>(request: &Request<'a>, config: &'a FilesConfig) -> Result<Box<dy
     // First, because it makes the state directory where there is none yet.
     let list = Arc::new(Mutex::new(BufWriter::with_capacity(
         1 << 16,
-        spool(request)?,
+        spool(request, "list")?,
     )));
     // A store below the directory would swallow itself.
     let skip = request
@@ -40,24 +42,30 @@ pub fn dump<'a>(request: &Request<'a>, config: &'a FilesConfig) -> Result<Box<dy
         }
     };
     let archive = archive(&config.path, ArchiveOptions { exclude, skip }, sink)?;
-    Ok(Box::new(FilesDump {
+    let path = config.path.display().to_string();
+    let dump = FilesDump {
         archive,
         list,
-        config,
-    }))
+        path,
+    };
+    Ok(Box::new(Ahead::new(dump)?))
 }
+
+/// Tells one such file from another within a process.
+static SPOOLED: AtomicU64 = AtomicU64::new(0);
 
 /// A file without a name in the state directory: a million entries do not fit into memory, and
 /// nothing is left of it whenever we end.
-fn spool(request: &Request<'_>) -> Result<File> {
+pub(super) fn spool(request: &Request<'_>, what_for: &str) -> Result<File> {
     let folder = request.config.state.join("tmp");
     let what = || format!("cannot make a temporary file in {}", folder.display());
     fs::create_dir_all(&folder).map_err(|error| {
         Failure::because(what(), error)
             .hint("the directory is `state` in rg.toml; this user must be able to write there")
     })?;
+    let number = SPOOLED.fetch_add(1, Ordering::Relaxed);
     let path = folder.join(format!(
-        "list-{}-{}",
+        "{what_for}-{}-{}-{number}",
         std::process::id(),
         request.now.as_nanosecond()
     ));
@@ -71,19 +79,19 @@ fn spool(request: &Request<'_>) -> Result<File> {
     Ok(file)
 }
 
-struct FilesDump<'a> {
-    archive: Archive<'a>,
+struct FilesDump {
+    archive: Archive<'static>,
     list: Arc<Mutex<BufWriter<File>>>,
-    config: &'a FilesConfig,
+    path: String,
 }
 
-impl Read for FilesDump<'_> {
+impl Read for FilesDump {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.archive.read(buffer)
     }
 }
 
-impl Dump for FilesDump<'_> {
+impl Dump for FilesDump {
     fn finish(self: Box<Self>) -> Result<Dumped> {
         let inventory = self.archive.finish()?;
         let list = Arc::into_inner(self.list)
@@ -104,9 +112,8 @@ impl Dump for FilesDump<'_> {
                 notes.insert(0, format!("{count} files {said}"));
             }
         }
-        let path = self.config.path.display().to_string();
         let content = FilesContent {
-            path,
+            path: self.path,
             inventory,
             list: None,
         };
@@ -114,6 +121,7 @@ impl Dump for FilesDump<'_> {
             content: Content::Files(Box::new(content)),
             list: Some(list),
             notes,
+            recorded: None,
         })
     }
 }

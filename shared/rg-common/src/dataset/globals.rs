@@ -82,6 +82,7 @@ impl Dump for GlobalsDump {
             content: Content::Globals(content),
             list: None,
             notes,
+            recorded: None,
         })
     }
 }

@@ -3,9 +3,12 @@
 //! A [`Dump`] is a stream whose clean end means that everything came, and whose `finish` tells
 //! what it held, counted while it went by.
 
+mod ahead;
+pub mod bucket;
 pub mod database;
 pub mod files;
 pub mod globals;
+mod survey;
 
 use std::fs::File;
 use std::io::Read;
@@ -14,10 +17,13 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 
 use crate::catalog::Content;
+use crate::catalog::manifest::Need;
 use crate::config::{CompressionKind, Config, DatasetConfig, DatasetKind};
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
+use crate::names::Stamp;
 use crate::postgres::Connector;
 use crate::seal::{Compression, Recipe, Recipients};
+pub use survey::survey;
 
 /// A dataset's bytes on their way out.
 pub trait Dump: Read {
@@ -33,7 +39,12 @@ pub struct Dumped {
     pub list: Option<File>,
     /// What an operator should know.
     pub notes: Vec<String>,
+    /// What is to be done when the backup has been recorded, such as remembering what it holds.
+    pub recorded: Option<Recorded>,
 }
+
+/// Done when a backup has been recorded.
+pub type Recorded = Box<dyn FnOnce() -> Result<()> + Send>;
 
 /// What a dump needs from outside.
 pub struct Request<'a> {
@@ -43,6 +54,12 @@ pub struct Request<'a> {
     pub dataset: &'a DatasetConfig,
     /// The way to databases.
     pub connector: &'a Connector,
+    /// The runtime that the network's work runs on.
+    pub network: tokio::runtime::Handle,
+    /// The stamp that the backup will have.
+    pub stamp: Stamp,
+    /// The sound backups that its store has already: what has not changed may lie in them.
+    pub earlier: Vec<Need>,
     /// An exported snapshot of another session.
     pub snapshot: Option<&'a str>,
     /// Places that are not part of any dataset: our own stores and state.
@@ -57,8 +74,7 @@ pub fn dump<'a>(request: &Request<'a>) -> Result<Box<dyn Dump + 'a>> {
         DatasetKind::Database(database) => database::dump(request, database),
         DatasetKind::Files(files) => files::dump(request, files),
         DatasetKind::Globals(database) => globals::dump(request, database),
-        DatasetKind::Bucket => Err(Failure::new("this version does not back up buckets")
-            .hint("until it does, copy the bucket by other means; everything else is backed up")),
+        DatasetKind::Bucket(bucket) => bucket::dump(request, bucket),
     }
 }
 
@@ -67,7 +83,7 @@ pub fn extension(kind: &DatasetKind) -> &'static str {
     match kind {
         DatasetKind::Database(database) => database::extension(database),
         DatasetKind::Globals(_) => ".sql",
-        DatasetKind::Files(_) | DatasetKind::Bucket => ".tar",
+        DatasetKind::Files(_) | DatasetKind::Bucket(_) => ".tar",
     }
 }
 
@@ -76,7 +92,7 @@ pub fn recipe(config: &Config, kind: &DatasetKind) -> Result<Recipe> {
     let compression = match kind {
         DatasetKind::Database(database) | DatasetKind::Globals(database) => database.compression,
         DatasetKind::Files(files) => files.compression,
-        DatasetKind::Bucket => CompressionKind::Zstd,
+        DatasetKind::Bucket(_) => CompressionKind::Zstd,
     };
     let compression = match compression {
         CompressionKind::Zstd => Compression::ZSTD,
@@ -88,6 +104,13 @@ pub fn recipe(config: &Config, kind: &DatasetKind) -> Result<Recipe> {
         compression,
         recipients,
     })
+}
+
+/// The command line for data that lie in several files, the oldest first: what a newer one holds
+/// replaces what an older one held.
+pub fn restore_with_all(files: &[&str]) -> String {
+    let lines: Vec<String> = files.iter().map(|file| restore_with(file)).collect();
+    lines.join(" && ")
 }
 
 /// The command line that restores a file of that name with standard tools: the extensions say

@@ -15,7 +15,7 @@ const SMALL_MAX: u64 = 0o777_7777;
 const LARGE_MAX: u64 = 0o777_7777_7777;
 
 /// A file with holes: what follows its header.
-pub(super) struct SparseMap {
+pub(crate) struct SparseMap {
     /// The map as text, padded to whole blocks.
     pub text: Vec<u8>,
     /// Bytes of the map and of all data behind it.
@@ -39,7 +39,7 @@ impl SparseMap {
 }
 
 /// Appends an entry's header, in front of it an extended one if needed, and its sparse map.
-pub(super) fn write(out: &mut Vec<u8>, entry: &Entry, sparse: Option<&SparseMap>) {
+pub(crate) fn write(out: &mut Vec<u8>, entry: &Entry, sparse: Option<&SparseMap>) {
     let mut path = entry.path.clone();
     if entry.kind == Kind::Dir {
         path.push(b'/');
@@ -130,7 +130,7 @@ pub(super) fn write(out: &mut Vec<u8>, entry: &Entry, sparse: Option<&SparseMap>
 }
 
 /// Fills up to a whole block with zeros. `out` must have begun at a block's edge.
-pub(super) fn pad(out: &mut Vec<u8>) {
+pub(crate) fn pad(out: &mut Vec<u8>) {
     out.resize(out.len().next_multiple_of(BLOCK), 0);
 }
 

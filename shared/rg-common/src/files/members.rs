@@ -23,7 +23,7 @@ const EXTENDED_MAX: usize = 16;
 const PADDING_BYTES_MAX: u64 = 16 << 20;
 
 /// A member as the archive describes it; nothing in it has been judged.
-pub(super) struct Member {
+pub(crate) struct Member {
     pub path: Vec<u8>,
     pub kind: MemberKind,
     /// Bytes of the file once it is extracted.
@@ -41,7 +41,7 @@ pub(super) struct Member {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum MemberKind {
+pub(crate) enum MemberKind {
     File,
     Dir,
     Symlink,
@@ -51,7 +51,7 @@ pub(super) enum MemberKind {
 }
 
 /// An archive being read.
-pub(super) struct Members<R: Read> {
+pub(crate) struct Members<R: Read> {
     input: BufReader<R>,
     /// Bytes of the current member's data and padding still to come.
     pub(super) data: u64,

@@ -274,7 +274,7 @@ pub fn lock_file(path: &Path, what: &str) -> Result<Lock> {
             .write_all(std::process::id().to_string().as_bytes())
             .ok();
     }
-    Ok(Lock(file))
+    Ok(Lock { lease: None, file })
 }
 
 fn collect(folder: &Path, prefix: &str, depth: usize, into: &mut Vec<Object>) -> Result<()> {

@@ -1,11 +1,13 @@
-//! Where backups lie. One trait, one kind for now (`folder`), one contract that every kind keeps:
+//! Where backups lie. One trait, two kinds (`folder`, `bucket`), one contract that both keep:
 //!
 //! * an object is visible whole or not at all;
 //! * a list is all of it, in order, or an error;
 //! * deleting what is absent is fine;
 //! * a key never leads outside the store.
 
+mod bucket;
 mod folder;
+mod mark;
 
 use std::fmt;
 use std::io::{self, Read};
@@ -13,7 +15,9 @@ use std::io::{self, Read};
 use crate::config::{StoreConfig, StorePlace};
 use crate::failure::{Failure, Result};
 
+pub use bucket::{Bucket, PART_BYTES, PARTS_IN_FLIGHT};
 pub use folder::{Folder, free_bytes, lock_file};
+pub use mark::{is_to_be_made, open_to_write};
 
 /// A place for backups. Every method may block for as long as the data takes.
 pub trait Store: Send + Sync {
@@ -24,6 +28,24 @@ pub trait Store: Send + Sync {
     /// Everything whose key begins with `prefix/` (everything at all for an empty prefix), sorted
     /// by key; all of it or an error.
     fn list(&self, prefix: &str) -> Result<Vec<Object>>;
+    /// Reads small objects whole, each up to `bytes_max`; what each came to, in the order of `keys`.
+    /// A store far away reads several at once.
+    fn get_small(&self, keys: &[Key], bytes_max: u64) -> Vec<Result<Vec<u8>>> {
+        let read = |key| {
+            let mut bytes = Vec::new();
+            self.get(key)?
+                .take(bytes_max)
+                .read_to_end(&mut bytes)
+                .map_err(|error| {
+                    Failure::from_io(
+                        format!("cannot read {key} in store `{}`", self.name()),
+                        error,
+                    )
+                })?;
+            Ok(bytes)
+        };
+        keys.iter().map(read).collect()
+    }
     /// Removes an object; one that is absent is fine.
     fn delete(&self, key: &Key) -> Result<()>;
     /// Keeps others from changing what lies below `prefix` until the guard is dropped. The lock
@@ -40,7 +62,13 @@ pub trait Store: Send + Sync {
 }
 
 /// Holds a lock on a part of a store until it is dropped.
-pub struct Lock(#[allow(dead_code, reason = "held for its drop")] std::fs::File);
+pub struct Lock {
+    /// What other machines see, given back before this one lets go.
+    #[allow(dead_code, reason = "held for its drop")]
+    lease: Option<bucket::Lease>,
+    #[allow(dead_code, reason = "held for its drop")]
+    file: std::fs::File,
+}
 
 /// What lies in a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,21 +130,21 @@ impl fmt::Display for Key {
     }
 }
 
-/// The store that a configuration names.
+/// The store that a configuration names. One in a bucket runs on the tokio runtime that its thread
+/// stands in (`cli` sees to that).
 pub fn open(config: &StoreConfig) -> Result<Box<dyn Store>> {
     match &config.place {
         StorePlace::Folder(root) => Ok(Box::new(Folder::new(&config.name, root))),
-        StorePlace::Bucket(url) => Err(Failure::new(format!("store `{}`: {url} cannot be opened", config.name))
-            .hint("this version writes to folders (file://…) only; a mounted disk of another machine will do")),
+        StorePlace::Bucket(place) => Ok(Box::new(Bucket::open(&config.name, place)?)),
     }
 }
 
-/// The store of that name.
+/// The store of that name, to be read: an error when its disk is not mounted (see `mark.rs`).
 pub fn open_named(config: &crate::config::Config, name: &str) -> Result<Box<dyn Store>> {
     let found = config.stores.iter().find(|store| store.name == name);
     let names = || config.stores.iter().map(|store| store.name.as_str());
     match found {
-        Some(found) => open(found),
+        Some(found) => mark::check(config, found).and_then(|()| open(found)),
         None => Err(
             Failure::new(format!("no store `{name}` is configured")).hint(format!(
                 "configured are: {}",

@@ -1,0 +1,241 @@
+//! The tools with stores in buckets: off-site copies, an outage, a bucket as the only store, and a
+//! restore straight out of it.
+
+use std::time::Duration;
+
+use rg_tests::{
+    Chance, Fault, JuiceFs, Op, Postgres, S3FaultProxy, S3Server, SeaweedFs, Signal, Site,
+    eventually, rounds, site,
+};
+
+/// A store of `rg.toml` in a bucket, and its credentials beside it.
+fn store(site: &Site, name: &str, endpoint: &str, server: &S3Server, bucket: &str) -> String {
+    site.write(format!("{name}.env"), server.admin.env());
+    format!(
+        "[stores.{name}]\nurl = \"s3://{bucket}/vps-1\"\nendpoint = \"{endpoint}\"\n\
+         credentials = \"{name}.env\"\n"
+    )
+}
+
+const LOCAL: &str = "[stores.local]\nurl = \"file://{root}/store\"\n";
+const UPLOADS: &str = "[environments.app.files.uploads]\npath = \"uploads\"\n";
+
+fn uploads(site: &Site) {
+    site.write("uploads/a.txt", "a");
+    site.write("uploads/deep/b.txt", "b");
+}
+
+/// What a local store holds, without locks and proofs, as it would be called in the bucket.
+fn as_in_bucket(site: &Site) -> Vec<String> {
+    let names = site.files("store").into_iter();
+    let names = names.filter(|name| !name.ends_with(".rg-lock") && !name.ends_with(".proof.json"));
+    names.map(|name| format!("vps-1/{name}")).collect()
+}
+
+/// What a bucket holds, without proofs.
+fn content(server: &S3Server, bucket: &str) -> Vec<String> {
+    let keys = server.keys(bucket).into_iter();
+    keys.filter(|key| !key.ends_with(".proof.json")).collect()
+}
+
+#[test]
+fn a_backup_is_copied_off_site_and_can_be_verified_and_restored_from_there_alone() {
+    for server in [SeaweedFs::shared(), JuiceFs::shared()] {
+        let site = site!(&format!("s3_copy_{}", server.name().to_lowercase()));
+        uploads(&site);
+        let bucket = server.bucket();
+        let offsite = store(&site, "offsite", &server.endpoint(), server, &bucket);
+        site.configure_stores(&format!("{LOCAL}{offsite}"), UPLOADS);
+        site.rg_backup(&["run", "app"]).ok();
+        assert_eq!(content(server, &bucket), as_in_bucket(&site));
+        assert_eq!(server.open_uploads(&bucket), [""; 0]);
+        site.rg_backup(&["verify", "--all", "--store", "offsite"])
+            .ok();
+        // The machine's own store is gone, and so is the directory.
+        std::fs::remove_dir_all(site.path("store")).expect("the local store lost");
+        std::fs::remove_dir_all(site.path("uploads")).expect("the uploads lost");
+        site.configure_stores(&offsite, UPLOADS);
+        site.rg_backup(&["list"]).ok();
+        site.run("rg-restore", ["run", "app/files/uploads", "--yes"])
+            .ok();
+        assert_eq!(site.read("uploads/deep/b.txt"), "b");
+        site.run("rg-restore", ["drill", "app/database"]).ok();
+        let id = site
+            .list()
+            .into_iter()
+            .find(|id| id.starts_with("app/database@"));
+        let id = id.expect("the database's backup");
+        std::fs::create_dir(site.path("fetched")).expect("a directory");
+        site.run("rg-restore", ["fetch", &id, "-o", "fetched"]).ok();
+        assert_eq!(site.files("fetched").len(), 1);
+        site.all_whole();
+    }
+}
+
+#[test]
+fn a_bucket_as_the_only_store_takes_a_backup_and_prunes_it() {
+    let site = site!("s3_only");
+    let server = SeaweedFs::shared();
+    let bucket = server.bucket();
+    let only = store(&site, "offsite", &server.endpoint(), server, &bucket);
+    site.configure_stores(&only, "keep = { last = 2 }\n");
+    let ids: Vec<String> = (0..4).map(|_| site.backup()).collect();
+    assert_eq!(site.list(), ids[2..]);
+    site.all_whole();
+    site.rg_backup(&["pin", &ids[2]]).ok();
+    site.rg_backup(&["prune"]).ok();
+    assert_eq!(server.open_uploads(&bucket), [""; 0]);
+    let cluster = Postgres::shared();
+    let before = cluster.digest(site.database());
+    cluster.psql(site.database(), "DELETE FROM customers");
+    site.run("rg-restore", ["run", "app/database", "--yes"])
+        .ok();
+    assert_eq!(cluster.digest(site.database()), before);
+}
+
+#[test]
+fn an_off_site_store_that_is_down_is_a_warning_and_sync_catches_up() {
+    let site = site!("s3_down");
+    let server = SeaweedFs::shared();
+    let bucket = server.bucket();
+    let proxy = S3FaultProxy::before(server);
+    let offsite = store(&site, "offsite", &proxy.endpoint(), server, &bucket);
+    site.configure_stores(&format!("{LOCAL}{offsite}"), "");
+    for op in [Op::Get, Op::Put, Op::List, Op::Delete] {
+        proxy.on(op, 1..=9_999, Fault::ResetBefore);
+    }
+    let output = site.rg_backup(&["run", "app"]).fails(1);
+    let said = output.out();
+    assert!(said.contains("no copy in store `offsite`: "), "{output:?}");
+    assert!(said.contains("cannot be reached: "), "{output:?}");
+    assert!(said.contains("`rg-backup sync` catches up"), "{output:?}");
+    site.rg_backup(&["sync"]).fails(2);
+    site.rg_backup(&["list"]).fails(2);
+    assert_eq!(server.keys(&bucket), [""; 0]);
+    proxy.heal();
+    site.rg_backup(&["sync"]).ok();
+    assert_eq!(content(server, &bucket), as_in_bucket(&site));
+    site.all_whole();
+}
+
+#[test]
+fn a_first_store_that_is_down_is_a_failure() {
+    let site = site!("s3_first_down");
+    site.write(
+        "offsite.env",
+        "AWS_ACCESS_KEY_ID=a\nAWS_SECRET_ACCESS_KEY=b\n",
+    );
+    let stores = format!(
+        "[stores.offsite]\nurl = \"s3://backups/vps-1\"\nendpoint = \"http://127.0.0.1:9\"\n\
+         credentials = \"offsite.env\"\n{LOCAL}"
+    );
+    site.configure_stores(&stores, "");
+    let output = site.try_backup().fails(2);
+    assert!(
+        output
+            .out()
+            .contains("http://127.0.0.1:9 cannot be reached: "),
+        "{output:?}"
+    );
+    assert_eq!(site.files("store"), [""; 0]);
+}
+
+#[test]
+fn a_dump_that_dies_leaves_nothing_in_the_bucket() {
+    let site = site!("s3_dies");
+    let server = SeaweedFs::shared();
+    let bucket = server.bucket();
+    let only = store(&site, "offsite", &server.endpoint(), server, &bucket);
+    site.configure_stores(&only, "");
+    site.pg_dump_does("\"$real\" \"$@\" | head -c 200000\nexit 1");
+    let output = site.try_backup().fails(2);
+    assert!(output.out().contains("pg_dump"), "{output:?}");
+    assert_eq!(server.keys(&bucket), [""; 0]);
+    assert_eq!(server.open_uploads(&bucket), [""; 0]);
+}
+
+/// Whatever breaks at whatever request: no manifest without its object, nothing left begun, and the
+/// next run does well.
+#[test]
+fn a_connection_that_breaks_for_good_at_any_request_leaves_no_half_backup() {
+    let site = site!("s3_any_request");
+    let server = SeaweedFs::shared();
+    let bucket = server.bucket();
+    let proxy = S3FaultProxy::before(server);
+    let through = store(&site, "offsite", &proxy.endpoint(), server, &bucket);
+    site.configure_stores(&through, "");
+    let mut failed = 0;
+    for op in [Op::Put, Op::Get, Op::List, Op::Delete] {
+        for from in 1..=3 * rounds(1) as u32 {
+            proxy.heal();
+            proxy.on(op, from..=9_999, Fault::Answer(403, "AccessDenied"));
+            let output = site.try_backup();
+            failed += u32::from(output.code() == 2);
+            proxy.heal();
+            // What is listed is whole, and what is not is no stranger.
+            site.all_whole();
+            assert_eq!(server.open_uploads(&bucket), [""; 0]);
+        }
+    }
+    assert!(failed >= 8, "the faults were met: {failed}");
+    site.backup();
+    let left = content(server, &bucket);
+    let marks = left.iter().filter(|key| key.ends_with(".unfinished"));
+    assert_eq!(marks.count(), 0, "{left:?}");
+}
+
+#[test]
+fn a_signal_while_parts_travel_aborts_the_upload_and_sync_catches_up() {
+    let site = site!("s3_signal");
+    let server = SeaweedFs::shared();
+    let bucket = server.bucket();
+    let offsite = store(&site, "offsite", &server.endpoint(), server, &bucket);
+    site.configure_stores(&format!("{LOCAL}{offsite}"), UPLOADS);
+    // Does not compress, and takes a while.
+    let mut noise = vec![0; 96 << 20];
+    Chance::seeded(1).fill(&mut noise);
+    site.write("uploads/noise", &noise);
+    let running = site.spawn_backup(&["run", "app/files/uploads"]);
+    let begun = eventually(Duration::from_secs(100), || {
+        !server.open_uploads(&bucket).is_empty()
+    });
+    assert!(begun, "{}", running.stderr_so_far());
+    running.signal(Signal::TERM);
+    let output = running.wait().fails(2);
+    assert!(output.out().contains("stopped by a signal"), "{output:?}");
+    assert_eq!(server.open_uploads(&bucket), [""; 0]);
+    assert_eq!(content(server, &bucket), [""; 0]);
+    assert_eq!(site.all_whole().len(), 1);
+    site.rg_backup(&["sync"]).ok();
+    assert_eq!(content(server, &bucket), as_in_bucket(&site));
+}
+
+#[test]
+fn half_a_gigabyte_goes_there_and_back_in_constant_memory() {
+    const MIB: u64 = 512;
+    const RESIDENT_KIB_MAX: u64 = 128 << 10;
+    let site = site!("s3_memory");
+    let server = SeaweedFs::shared();
+    let bucket = server.bucket();
+    let only = store(&site, "offsite", &server.endpoint(), server, &bucket);
+    site.configure_stores(&only, UPLOADS);
+    let mut noise = vec![0; 1 << 20];
+    let mut all = Vec::new();
+    for seed in 0..MIB / 8 {
+        Chance::seeded(seed).fill(&mut noise);
+        all.extend_from_slice(&noise);
+    }
+    for copy in 0..8 {
+        site.write(format!("uploads/noise-{copy}"), &all);
+    }
+    drop(all);
+    let up = site.rg_backup(&["run", "app/files/uploads"]).ok();
+    assert!(up.rss_kib_max < RESIDENT_KIB_MAX, "{} KiB", up.rss_kib_max);
+    let down = site.rg_backup(&["verify", "--all"]).ok();
+    assert!(
+        down.rss_kib_max < RESIDENT_KIB_MAX,
+        "{} KiB",
+        down.rss_kib_max
+    );
+    println!("{} KiB up, {} KiB down", up.rss_kib_max, down.rss_kib_max);
+}
