@@ -78,7 +78,7 @@ pub fn explain(
             },
         );
     }
-    let (source, derived_from) = variable.map(|v| source(v)).unzip();
+    let (source, derived_from) = variable.map(source).unzip();
     let derives = schema
         .zip(variable)
         .map(|(schema, variable)| derives(schema, variable));

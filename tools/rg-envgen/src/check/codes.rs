@@ -104,6 +104,7 @@ codes! {
     NOT_IGNORED "E606" Warning "git does not ignore the file", "add it to .gitignore";
     IN_BUILD_CONTEXT "E607" Error "docker build sends the file into the image's build", "add it to .dockerignore";
     OPEN_DIRECTORY "E608" Error "everybody can replace files in the directory", "chmod o-w DIRECTORY";
+    PLAIN_LIST "E609" Error "a plain list of passwords lies beside the env file", "rg-envgen export -o kit.age makes an encrypted one; then delete it";
     ALL_INTERFACES "E701" Error "the service listens on all interfaces; docker bypasses ufw", "127.0.0.1, and a proxy before it";
     DEBUG "E702" Error "debugging is on in production", "set it to false";
     CANNOT_TELL "E900" Warning "a look at the machine was not possible, so nothing is said about it", "see the reason";

@@ -43,13 +43,24 @@ pub fn check(env: &Env, findings: &mut Vec<Finding>) {
             "",
         ));
     }
+    let refused = match document.broken.is_empty() {
+        true => None,
+        false => Reader::Compose.read(&env.bytes).refused,
+    };
     for broken in &document.broken {
+        let all = refused
+            .as_ref()
+            .is_some_and(|refused| refused.line == broken.line);
+        let what = match all {
+            true => format!("{}; docker compose refuses the whole file", broken.what),
+            false => broken.what.to_owned(),
+        };
         findings.push(Finding::new(
             codes::NOT_UNDERSTOOD,
             env,
             broken.line,
             None,
-            broken.what,
+            what,
         ));
     }
     if env.text.is_some() && !document.ends_in_newline {

@@ -450,3 +450,65 @@ fn doubtful(raw: &str, document: &Document) -> bool {
         !escaped && (after.starts_with(['{', '(']) || document.get(&name).is_some())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rg_common::env_file::dialect::ALL;
+
+    fn deployment(text: &str) -> Deployment {
+        let directory = std::env::temp_dir().join(format!("rg-mend-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join(".env");
+        std::fs::write(&path, text).unwrap();
+        let read = file::read(&path).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+        Deployment::of_files(vec![read]).unwrap()
+    }
+
+    fn mended(text: &str) -> String {
+        let deployment = deployment(text);
+        plan(&deployment, &deployment.files[0])
+            .text
+            .unwrap_or_else(|| text.to_owned())
+    }
+
+    fn values(text: &str) -> BTreeMap<String, String> {
+        let entries = Document::parse(text).entries.into_iter();
+        entries.map(|entry| (entry.name, entry.value)).collect()
+    }
+
+    #[test]
+    fn mending_keeps_values_and_never_makes_readers_disagree_that_agreed() {
+        let line = "(export )?[AB] ?= ?[a-z0-9$ '\"#`\\\\{}&;]{0,8}|# [a-z\\\\]{0,3}|[a-z ]{0,3}";
+        let text = prop::collection::vec((line, "\r?\n"), 0..6);
+        let text = text.prop_map(|lines| {
+            lines
+                .into_iter()
+                .map(|(line, end)| line + &end)
+                .collect::<String>()
+        });
+        // One file on disk at a time: the cases run one after the other.
+        proptest!(ProptestConfig::with_cases(600), |(text in text)| {
+            let new = mended(&text);
+            prop_assert_eq!(values(&text), values(&new));
+            prop_assert_eq!(&mended(&new), &new);
+            for name in ["A", "B"] {
+                let seen = |text: &str, reader: Reader| reader.read(text.as_bytes()).value(name).map(str::to_owned);
+                let tier = Tier::SingleQuotes.readers();
+                let mut before = tier.map(|reader| seen(&text, reader));
+                let first = before.next().flatten();
+                if first.is_some() && before.all(|value| value == first) {
+                    for reader in Tier::SingleQuotes.readers() {
+                        prop_assert_eq!(&seen(&new, reader), &first, "{:?}", reader);
+                    }
+                    let everywhere = ALL.into_iter().all(|reader| seen(&text, reader) == first);
+                    if everywhere {
+                        prop_assert!(ALL.into_iter().all(|reader| seen(&new, reader) == first));
+                    }
+                }
+            }
+        });
+    }
+}

@@ -105,7 +105,7 @@ impl Finding {
             code,
             path: path.display().to_string(),
             line,
-            name: name.map(str::to_owned),
+            name: name.map(shown_name),
             detail: detail.into(),
             mends: false,
         }
@@ -129,6 +129,19 @@ pub struct Deployment {
 }
 
 impl Deployment {
+    /// Files alone, without a schema.
+    #[cfg(test)]
+    pub fn of_files(files: Vec<Env>) -> Result<Deployment> {
+        Ok(Deployment {
+            place: None,
+            files,
+            fingerprints: Fingerprints::new()?,
+            ages: BTreeMap::new(),
+            now: Timestamp::UNIX_EPOCH,
+            index: HashMap::new(),
+        })
+    }
+
     /// The variable that an assignment is of.
     pub fn variable(&self, env: &Env, name: &str) -> Option<&crate::schema::Variable> {
         let environment = env.environment.as_deref()?;
@@ -183,7 +196,11 @@ pub fn check(
         dry_run: args.dry_run,
         strict: args.strict,
     };
-    let machine = machine::facts();
+    // Without a port nobody needs to be asked.
+    let machine = match ports::any(&deployment) {
+        true => machine::facts(),
+        false => machine::Facts::default(),
+    };
     checked.findings = judge(&deployment, &machine, absent);
     if args.fix {
         mend::mend(
@@ -337,6 +354,19 @@ fn of_schema(place: &Place) -> Vec<(PathBuf, (String, usize))> {
         }
     }
     known
+}
+
+/// A name as it may be shown: the second line of a key that was pasted in looks like one.
+fn shown_name(name: &str) -> String {
+    const LONGEST_PLAIN: usize = 20;
+    let has = |test: fn(&char) -> bool| name.chars().any(|c| test(&c));
+    let mixed =
+        has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase) && has(char::is_ascii_digit);
+    let odd = name.contains(|c: char| !(c.is_ascii_alphanumeric() || "_.-".contains(c)));
+    if (mixed || odd) && name.len() > LONGEST_PLAIN {
+        return "***".to_owned();
+    }
+    name.to_owned()
 }
 
 /// The exit status that a program's failure tells of.

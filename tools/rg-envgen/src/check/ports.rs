@@ -14,7 +14,7 @@ use crate::schema::Kind;
 const SQUATTERS: [(u16, &str); 4] = [
     (8000, "Portainer's edge agent takes it"),
     (9443, "Portainer's web page is there"),
-    (9000, "Portainer's old web page and MinIO's API are there"),
+    (9000, "Portainer's old web page is there"),
     (8080, "half of all web software begins there"),
 ];
 /// Programs that are what a variable of such a name means.
@@ -69,6 +69,14 @@ pub fn check(deployment: &Deployment, machine: &Facts, findings: &mut Vec<Findin
             ));
         }
     }
+}
+
+/// Whether there is a port among the files' variables.
+pub fn any(deployment: &Deployment) -> bool {
+    let files = deployment.files.iter();
+    let mut entries =
+        files.flat_map(|env| env.document.entries.iter().map(move |entry| (env, entry)));
+    entries.any(|(env, entry)| port(deployment, env, entry).is_some())
 }
 
 fn port(deployment: &Deployment, env: &Env, entry: &Entry) -> Option<u16> {

@@ -12,6 +12,16 @@ use crate::replace::directory_of;
 pub const TOO_OPEN: u32 = 0o037;
 /// How many directories up a Dockerfile is looked for.
 const LEVELS_UP: usize = 8;
+/// So many entries of a directory are looked through for a Dockerfile.
+const DIRECTORY_ENTRIES_MAX: usize = 10_000;
+/// Names under which people keep all their passwords.
+const PLAIN_LISTS: [&str; 5] = [
+    "credentials.txt",
+    "passwords.txt",
+    "secrets.txt",
+    "credentials.md",
+    "passwords.md",
+];
 /// A `.dockerignore` is refused above this size.
 const IGNORE_BYTES_MAX: u64 = 1 << 20;
 
@@ -41,14 +51,15 @@ pub fn check(env: &Env, findings: &mut Vec<Finding>) {
         }
         let own = rustix::process::getuid().as_raw();
         let uid = env.meta.uid();
-        if ![0, own, around.uid()].contains(&uid) {
-            findings.push(Finding::new(
-                codes::OWNER,
-                env,
-                0,
-                None,
-                format!("it belongs to user {uid}"),
-            ));
+        if is_odd_owner(uid, own, around.uid()) {
+            let detail = format!("it belongs to user {uid}");
+            findings.push(Finding::new(codes::OWNER, env, 0, None, detail));
+        }
+    }
+    for name in PLAIN_LISTS {
+        let list = directory.join(name);
+        if list.is_file() {
+            findings.push(Finding::at(codes::PLAIN_LIST, &list, 0, None, ""));
         }
     }
     match build_context(&env.path) {
@@ -61,17 +72,18 @@ pub fn check(env: &Env, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Whether a file's owner is neither root, nor we, nor the directory's owner.
+fn is_odd_owner(owner: u32, own: u32, around: u32) -> bool {
+    owner != 0 && owner != own && owner != around
+}
+
 /// The Dockerfile whose build would take the file along.
 fn build_context(path: &Path) -> Result<Option<PathBuf>, String> {
     let path = path
         .canonicalize()
         .map_err(|error| format!("cannot resolve {}: {error}", path.display()))?;
     for context in path.ancestors().skip(1).take(LEVELS_UP) {
-        let dockerfile = ["Dockerfile", "Containerfile"]
-            .iter()
-            .map(|name| context.join(name))
-            .find(|file| file.is_file());
-        let Some(dockerfile) = dockerfile else {
+        let Some(dockerfile) = dockerfile(context) else {
             continue;
         };
         let ignore = context.join(".dockerignore");
@@ -89,6 +101,29 @@ fn build_context(path: &Path) -> Result<Option<PathBuf>, String> {
         }
     }
     Ok(None)
+}
+
+/// `Dockerfile`, `Dockerfile.api`, `Containerfile` in a directory. One that we may not list is asked
+/// for the usual names alone: whoever builds in it has it listed.
+fn dockerfile(directory: &Path) -> Option<PathBuf> {
+    const USUAL: [&str; 2] = ["Dockerfile", "Containerfile"];
+    let mut found: Vec<PathBuf> = match fs::read_dir(directory) {
+        Ok(entries) => {
+            let names = entries
+                .take(DIRECTORY_ENTRIES_MAX)
+                .flatten()
+                .map(|entry| entry.file_name());
+            let names = names.filter(|name| {
+                let name = name.to_string_lossy();
+                USUAL.iter().any(|usual| name.starts_with(usual))
+            });
+            names.map(|name| directory.join(name)).collect()
+        }
+        Err(_) => USUAL.iter().map(|name| directory.join(name)).collect(),
+    };
+    found.retain(|path| path.is_file());
+    found.sort();
+    found.into_iter().next()
 }
 
 /// Docker's rules: the last pattern that matches the file or a directory above it decides.
@@ -160,6 +195,14 @@ fn glob(pattern: &[u8], name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_root_of_ours_or_of_its_directorys_owner_is_in_order() {
+        assert!(!is_odd_owner(0, 1000, 1000));
+        assert!(!is_odd_owner(1000, 1000, 0));
+        assert!(!is_odd_owner(33, 0, 33));
+        assert!(is_odd_owner(33, 0, 1000));
+    }
 
     #[test]
     fn dockers_ignore_rules_are_followed() {

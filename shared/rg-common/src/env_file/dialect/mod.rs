@@ -3,7 +3,7 @@
 //! No env-file syntax means the same everywhere: a `$`, a quote or a `#` gives one value to
 //! docker compose, another to systemd and a third to a shell. Each reader is modelled here as a
 //! pure function from the file's bytes to what that reader gives for each name. The models are
-//! held against the real programs by the suite (`env_readers`), compose against recorded answers
+//! held against the real programs by the suite `envgen_check_readers`, compose against recorded answers
 //! of its own parser. The environment is taken to be empty: a variable that the file does not set
 //! itself expands to nothing, as it does in a unit or a container.
 
@@ -39,7 +39,7 @@ pub enum Reader {
     PythonDotenv,
     /// pydantic-settings' `env_file` (2.16), which reads by python-dotenv.
     PydanticSettings,
-    /// npm's `dotenv` (17 and 18).
+    /// npm's `dotenv` (17).
     NodeDotenv,
     /// `node --env-file` (22).
     NodeEnvFile,

@@ -1,5 +1,5 @@
 //! The measured table, cell by cell, and the tiers as properties. The real readers are asked by
-//! the suite `env_readers`.
+//! the suite `envgen_check_readers`.
 
 use proptest::prelude::*;
 

@@ -1,6 +1,6 @@
 //! How a value is written so that as many readers as possible read it back unchanged.
 //!
-//! The subset is measured (see the suite `env_readers`), not derived: each printable character at
+//! The subset is measured (see the suite `envgen_check_readers`), not derived: each printable character at
 //! the start, in the middle and at the end of a value, unquoted and in both quotes, through every
 //! reader.
 
