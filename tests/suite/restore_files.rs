@@ -23,7 +23,8 @@ touch -h -d '2001-01-01 UTC' links/dangling
 setfattr -n user.note -v 'a value' names/it\'s; setfattr -n user.dir -v x empty
 setfacl -m u:1234:r names/-rf 2>/dev/null || setfacl -m u:1234:r ./names/-rf; setfacl -d -m g:4321:rx empty
 if [ "$(id -u)" = 0 ]; then chown 12345:54321 modes/640 empty; chown -h 7:8 links/good; chmod 4755 modes/4755
-else find . -type f ! -readable -exec chmod u+r {} +; fi # what its owner may not read cannot be backed up
+else # what its owner may not read cannot be backed up; only root gives files setuid back
+    find . -type f ! -readable -exec chmod u+r {} +; chmod u-s,g-s modes/2755 modes/4755; fi
 touch -d '2020-02-02 UTC' empty modes .
 "#;
 
