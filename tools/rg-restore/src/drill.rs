@@ -5,6 +5,7 @@ use rg_common::catalog::{self, Finding};
 use rg_common::cli::Context;
 use rg_common::config::{Config, DatasetConfig, DatasetKind};
 use rg_common::names::Stamp;
+use rg_common::postgres::create;
 use rg_common::postgres::scratch::{self as databases, Purpose};
 use rg_common::report::{self, Outcome, Page, Report, Tone};
 use rg_common::seal::Identities;
@@ -178,7 +179,7 @@ fn prove(
                 &Stamp::at(context.clock()).to_string(),
             );
             database::load(&server, source, &name, &args.reading, identities)?;
-            scratch::drop_database(&server.admin, &name)?;
+            create::drop_database(&server.admin, &name, true)?;
         }
         DatasetKind::Files(files) => {
             files::sweep(&files.path)?;

@@ -235,7 +235,7 @@ fn discard(servers: &Servers<'_>, journal: &Journal, part: &Part) {
         } => servers.of(dataset).and_then(|server| {
             let ours = server.oid(fresh)? == Some(*fresh_oid);
             if ours {
-                scratch::drop_database(&server.admin, fresh)
+                create::drop_database(&server.admin, fresh, true)
             } else {
                 Ok(())
             }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::manifest::{self, Manifest};
 use super::ahead::Ahead;
+use super::manifest::{self, Manifest};
 use super::proof::{Finding, Proof, parse_proof};
 use super::{MANIFEST, PIN, PROOF, UNFINISHED, base, beside, id_of, key};
 use crate::failure::Result;
