@@ -4,15 +4,15 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 CARGO   ?= cargo
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
-TOOLS   := rg-backup rg-restore
 S3_SUITES := s3_kit s3_store s3_faults s3_messages s3_tools
+TOOLS   := rg-backup rg-restore rg-bucket rg-envgen
 # Rust by rustup is found also where the login shell's profile was not read.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .PHONY: help demo test check build bench install test-endurance test-s3 clean
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 18
-demo: ## back up, destroy, restore and prove 300 MB and 5000 files (RG_DEMO_MB, RG_DEMO_FILES)
+demo: ## back up, destroy, restore and prove 300 MB and 5000 files (RG_DEMO_MB, RG_DEMO_FILES, RG_DEMO_MAJOR)
 	@bash tests/demo/demo.sh
 test: deps check test-demo test-suite ## everything that CI runs
 check: ## formatting and lints
@@ -43,8 +43,8 @@ deps:
 	$(call at,what is missing)
 	@bash tests/install.sh
 test-demo:
-	$(call at,the demonstration at a small size)
-	@RG_DEMO_MB=2 RG_DEMO_FILES=200 RG_DEMO_PROFILE=dev bash tests/demo/demo.sh
+	$(call at,the demonstration at a small size with pgvector)
+	@RG_DEMO_MB=2 RG_DEMO_FILES=200 RG_DEMO_PROFILE=dev RG_DEMO_MAJOR=18 bash tests/demo/demo.sh
 test-suite:
 	$(call at,cargo test)
 	$(CARGO) test --workspace

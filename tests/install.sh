@@ -1,6 +1,7 @@
 #!/bin/bash
 # Installs what the tests and the demonstration need and this machine lacks, from the
-# distribution's own packages (Debian 12, Ubuntu 22.04 and 24.04).
+# distribution's own packages (Debian 12, Ubuntu 22.04 and 24.04), and PostgreSQL servers of other
+# majors into `target/postgres` (tests/majors.sh).
 #
 #     tests/install.sh         everything
 #     tests/install.sh s3      everything, and the further S3 servers of `make test-s3`
@@ -10,6 +11,8 @@
 # cluster, and leaves an existing one alone. Exit 1 when something needed could not be had.
 set -u
 export DEBIAN_FRONTEND=noninteractive
+# An ordinary user's PATH lacks the folder of the servers.
+PATH=$PATH:/usr/sbin:/sbin
 
 for_what=${1:-all}
 needed=()    # packages
@@ -27,6 +30,11 @@ declare -A means=(
     [openssl]="the tests of TLS connections fail"
     [systemd]="the tests of timers fail"
     [bsdutils]="the tests of questions on a terminal fail"
+    [nginx]="the tests of rendered nginx sites fail"
+    [caddy]="the tests of rendered Caddyfiles fail"
+    [python3-yaml]="the tests of rendered compose files fail"
+    [dash]="the test of the dialects of env files fails"
+    [python3-venv]="the tests of S3, of other majors, of pgvector and of the dialects of env files fail"
     [util-linux]="the tests of full disks fail"
 )
 
@@ -51,6 +59,40 @@ look() {
         need systemd-analyze systemd
         need script bsdutils
         need unshare util-linux
+        PATH=$PATH:/usr/sbin need nginx nginx
+        need caddy caddy
+        /usr/bin/python3 -c 'import yaml' 2>/dev/null || needed+=(python3-yaml)
+        need dash dash
+        python3 -c 'import ensurepip, venv' 2>/dev/null || needed+=(python3-venv)
+    fi
+}
+
+# The readers of env files that the suite asks, pinned, below cargo's target directory: nothing of
+# them is installed into the system.
+env_readers() {
+    [ "$for_what" = all ] || return 0
+    local fixtures=${BASH_SOURCE[0]%/*}/fixtures/env
+    local place=${BASH_SOURCE[0]%/*}/../${CARGO_TARGET_DIR:-target}/env-readers
+    case ${CARGO_TARGET_DIR:-} in /*) place=$CARGO_TARGET_DIR/env-readers ;; esac
+    local pins
+    pins=$(cat "$fixtures/requirements.txt" "$fixtures/package.json" | sha256sum)
+    if [ "$(cat "$place/pins" 2>/dev/null)" != "$pins" ]; then
+        echo "install: the readers of env files into $place"
+        rm -rf "$place" && mkdir -p "$place" &&
+            python3 -m venv "$place/python" &&
+            "$place/python/bin/python" -m pip install --quiet -r "$fixtures/requirements.txt" &&
+            cp "$fixtures/package.json" "$place" &&
+            (cd "$place" && PATH=$PWD/python/bin:$PATH npm install --silent --no-audit --no-fund) &&
+            echo "$pins" >"$place/pins"
+    fi
+    # The docker client alone, unpacked and not installed: the package would start its daemon.
+    if ! have docker && [ ! -x "$place/docker/usr/bin/docker" ]; then
+        mkdir -p "$place/docker" &&
+            (cd "$place/docker" && apt-get -qq download docker.io >/dev/null && dpkg -x docker.io_*.deb . && rm -f docker.io_*.deb)
+    fi
+    if [ ! -e "$place/pins" ] || ! { have docker || [ -x "$place/docker/usr/bin/docker" ]; }; then
+        echo "install: still missing: readers of env files: the test of their dialects fails" >&2
+        return 1
     fi
 }
 
@@ -91,8 +133,25 @@ install_s3_servers() {
 look
 PATH=$PATH:$HOME/.cargo/bin have cargo ||
     echo "install: cargo is missing: take Rust 1.95 or later from https://rustup.rs" >&2
+# Full disks and programs that fail in the place of the real ones: root mounts them, an ordinary user
+# needs namespaces for it.
+namespaces() {
+    [ "$for_what" != demo ] && [ "$(id -u)" != 0 ] || return 0
+    unshare --user --map-root-user --mount true 2>/dev/null && return 0
+    echo "install: this user may make no user namespaces, which the tests of full disks and of failing programs need" >&2
+    echo "install: allow them until the next start, or run the tests as root:" >&2
+    echo "    sudo sysctl -w kernel.unprivileged_userns_clone=1                 # Debian" >&2
+    echo "    sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0     # Ubuntu 24.04" >&2
+    return 1
+}
+majors() {
+    [ "$for_what" = demo ] || bash "$(dirname "$0")/majors.sh"
+}
 if [ ${#needed[@]} -eq 0 ]; then
     install_s3_servers || exit 1
+    namespaces || exit 1
+    majors || exit 1
+    env_readers || exit 1
     echo "install: nothing is missing"
     exit 0
 fi
@@ -132,6 +191,15 @@ if ! dpkg-query -W -f='${Status}' postgresql-common 2>/dev/null | grep -q 'ok in
     trap 'as_root rm -f "$no_cluster"' EXIT
 fi
 
+# Packages of servers would start them, now and at every boot: told not to.
+no_start=/usr/sbin/policy-rc.d
+if [ ! -e "$no_start" ]; then
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$no_start" >/dev/null
+    as_root chmod 755 "$no_start"
+    trap 'as_root rm -f "$no_cluster" "$no_start"' EXIT
+fi
+servers=$(printf '%s\n' "${needed[@]}" | grep -xE 'nginx|caddy')
+
 echo "install: missing: ${needed[*]}"
 apt update || echo "install: cannot refresh the package lists; trying with those at hand" >&2
 mapfile -t needed < <(printf '%s\n' "${needed[@]}" | sort -u)
@@ -143,6 +211,10 @@ if ! apt install -y --no-install-recommends "${needed[@]}" >/dev/null; then
     done
 fi
 
+for server in $servers; do
+    have systemctl && as_root systemctl disable --quiet "$server" 2>/dev/null
+done
+
 # pgvector is optional: Debian 12 and Ubuntu 22.04 do not have it.
 major=$(ls /usr/lib/postgresql 2>/dev/null | sort -n | tail -n 1)
 if [ -n "$major" ] && [ ! -e "/usr/share/postgresql/$major/extension/vector.control" ]; then
@@ -150,7 +222,7 @@ if [ -n "$major" ] && [ ! -e "/usr/share/postgresql/$major/extension/vector.cont
     if apt-cache show "$vector" >/dev/null 2>&1 && apt install -y --no-install-recommends "$vector" >/dev/null; then
         echo "install: $vector is there"
     else
-        echo "install: this distribution has no $vector: the data gets no vector column, all else is the same"
+        echo "install: this distribution has no $vector: with its own server the data gets no vector column, all else is the same"
     fi
 fi
 
@@ -162,4 +234,7 @@ if [ ${#needed[@]} -gt 0 ]; then
     exit 1
 fi
 install_s3_servers || exit 1
+namespaces || exit 1
+majors || exit 1
+env_readers || exit 1
 echo "install: done"

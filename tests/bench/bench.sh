@@ -44,12 +44,12 @@ database; tree; restoring
 # What must lie ready before a run and be gone after it; not measured.
 before() {
     case $1 in
-        ours_zstd|ours_gzip|ours_files) rm -rf "$place/backups" ;;
+        ours_zstd|ours_gzip|ours_files) rm -rf "$place/backups" "$place/state/stores" ;;
         pipe_restore)
             [ -e "$out/plain.dump" ] || pg_dump -Fc -Z0 >"$out/plain.dump"
             createdb bench_plain ;;
         ours_restore)
-            rm -rf "$place/backups"
+            rm -rf "$place/backups" "$place/state/stores"
             without_pg rg-backup -q run production/database >/dev/null ;;
     esac
     # Both sides find their input in the page cache: what is measured is the programs, not who came first.

@@ -5,6 +5,7 @@
 # RG_DEMO_MB       size of the dump in megabytes (300)
 # RG_DEMO_FILES    number of uploads (5000)
 # RG_DEMO_PROFILE  release (default), or dev for a quick look
+# RG_DEMO_MAJOR    16 or 18: a server with pgvector from tests/majors.sh instead of the distribution's
 # TMPDIR           where all of it lies until the end (/tmp)
 set -euo pipefail
 name=demo
@@ -72,13 +73,15 @@ start=$(now)
 build "${RG_DEMO_PROFILE:-release}"
 echo "tools built [$(seconds_since "$start")]"
 start=$(now)
-start_cluster
+[ -z "${RG_DEMO_MAJOR:-}" ] || bash tests/majors.sh
+start_cluster ${RG_DEMO_MAJOR:+major=$RG_DEMO_MAJOR}
 deploy
 load
 kit-uploads "$files" "$place/uploads"
 database_digest >"$place/rows.before"
 tree_digest >"$place/tree.before"
-echo "a private PostgreSQL on port $PGPORT with $(psql -XAtc "SELECT pg_size_pretty(pg_database_size('rgrid_production'))")" \
+vectors=$(psql -XAtd rgrid_production -c "SELECT coalesce((SELECT ', pgvector ' || extversion FROM pg_extension WHERE extname = 'vector'), '')")
+echo "a private PostgreSQL $(psql -XAtc 'SHOW server_version')$vectors on port $PGPORT with $(psql -XAtc "SELECT pg_size_pretty(pg_database_size('rgrid_production'))")" \
     "of data; $files uploads, $(du -sh "$place/uploads" | cut -f1) [$(seconds_since "$start")]"
 printf '\n%s$ cat rg.toml%s\n' "$bold" "$plain"
 cat "$RG_CONFIG"

@@ -27,7 +27,7 @@ CREATE VIEW totals AS SELECT customer, sum(total) AS total FROM orders GROUP BY 
 
 /// Puts `$1/NAME` in the place of PostgreSQL's own in `$2`, for one process and what it starts.
 const BEHIND: &str = "for p in \"$1\"/pg_restore \"$1\"/psql; do [ ! -e \"$p\" ] || \
-    mount --bind \"$p\" \"$2/${p##*/}\" || exit 99; done; shift 2; exec \"$@\"";
+    mount --bind \"$p\" \"$2/${p##*/}\" || exit 99; done; shift 2";
 
 /// Every path below `$1` with kind, mode, owner, time, size, link and hard links; then contents,
 /// extended attributes and access lists: by find, sha256sum, getfattr and getfacl.
@@ -78,6 +78,10 @@ impl<'a> Deployment<'a> {
     /// Role, database, uploads and configuration; not yet backed up.
     #[track_caller]
     pub fn new(place: Sandbox, cluster: &'a Postgres, database: &str) -> Self {
+        // Programs that the tools find where the distribution puts them need no help.
+        if !cluster.bin().starts_with("/usr/lib/postgresql") {
+            place.put_on_path(cluster.bin());
+        }
         cluster.role(database, "LOGIN CREATEDB");
         let url = cluster.create_database_of(database, database);
         cluster.try_psql(database, database, SHOP).ok();
@@ -171,13 +175,8 @@ impl<'a> Deployment<'a> {
         if !bin.join("pg_restore").exists() && !bin.join("psql").exists() {
             return self.tool("rg-restore", args.iter().copied());
         }
-        let mut words = vec!["--mount"];
-        if !rustix::process::geteuid().is_root() {
-            words.splice(0..0, ["--user", "--map-root-user"]);
-        }
-        words.extend(["sh", "-c", BEHIND, "behind"]);
-        let behind = self.program("unshare", words).arg(bin);
-        let behind = behind.arg(self.cluster.bin()).arg(self.place.driver());
+        let words = [&bin, self.cluster.bin(), self.place.driver()];
+        let behind = self.behind(BEHIND, words);
         args.iter()
             .fold(behind.arg("rg-restore"), |tool, arg| tool.arg(arg))
     }

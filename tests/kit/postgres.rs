@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
+use crate::majors::{fetched_bins, newest_bin};
 use crate::run::{Output, Tool, eventually};
 use crate::sandbox::tmp_dir;
 
@@ -45,11 +46,19 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// Settings of a cluster to be made.
 #[derive(Default)]
 pub struct Setup {
+    major: Option<u32>,
     fsync: bool,
     settings: Vec<(String, String)>,
 }
 
 impl Setup {
+    /// A major that `tests/majors.sh` fetched; the distribution's newest otherwise.
+    #[must_use]
+    pub fn major(mut self, major: u32) -> Self {
+        self.major = Some(major);
+        self
+    }
+
     /// Writes through to the disk, as a real server does; off otherwise, for speed.
     #[must_use]
     pub fn fsync(mut self) -> Self {
@@ -73,7 +82,7 @@ impl Setup {
 /// A running cluster with password authentication (scram-sha-256) on TCP and on its socket.
 pub struct Postgres {
     dir: PathBuf,
-    bin: PathBuf,
+    clients: PathBuf,
     port: u16,
     server: Vec<OsString>,
     passwords: Mutex<HashMap<String, String>>,
@@ -108,13 +117,16 @@ impl Postgres {
 
     fn start_with(setup: &Setup) -> Postgres {
         sweep();
-        let bin = newest_bin();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = tmp_dir().join(format!("rg-pg-{}-{number}", std::process::id()));
         fs::create_dir(&dir).unwrap_or_else(|e| panic!("cannot make {}: {e}", dir.display()));
         // The server's user writes its data and its socket here; others must reach the socket.
         fs::set_permissions(&dir, Permissions::from_mode(0o777)).expect("mode of the cluster");
 
+        let (bin, clients) = match setup.major {
+            Some(major) => fetched_bins(major, &server_user(), &dir),
+            None => (newest_bin(), newest_bin()),
+        };
         let password = random_hex();
         let password_file = dir.join("superuser");
         fs::write(&password_file, &password).expect("the password file");
@@ -143,7 +155,7 @@ impl Postgres {
             let keeper = keep(&server, &dir);
             let mut started = Postgres {
                 dir: dir.clone(),
-                bin: bin.clone(),
+                clients: clients.clone(),
                 port,
                 server,
                 passwords: Mutex::new(HashMap::from([(SUPERUSER.into(), password.clone())])),
@@ -186,9 +198,9 @@ impl Postgres {
         &self.dir
     }
 
-    /// The directory of the programs that belong to this server's version.
+    /// The directory of the client programs that belong to this server's version.
     pub fn bin(&self) -> &Path {
-        &self.bin
+        &self.clients
     }
 
     /// The server's process id.
@@ -280,7 +292,7 @@ impl Postgres {
 
     /// One of the server's own client programs, its connection in the environment.
     pub fn command(&self, program: impl AsRef<OsStr>, database: &str, role: &str) -> Command {
-        let mut command = Command::new(self.bin.join(program.as_ref()));
+        let mut command = Command::new(self.clients.join(program.as_ref()));
         for name in ["PGSERVICE", "PGOPTIONS", "PGSSLMODE", "PGPASSFILE"] {
             command.env_remove(name);
         }
@@ -428,21 +440,6 @@ fn sweep() {
             fs::remove_dir_all(entry.path()).ok();
         }
     }
-}
-
-/// The newest installed server, where Debian and Ubuntu put them.
-fn newest_bin() -> PathBuf {
-    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
-    versions
-        .flatten()
-        .filter(|entry| entry.path().join("bin/initdb").exists())
-        .filter_map(|entry| {
-            let major: u32 = entry.file_name().to_str()?.parse().ok()?;
-            Some((major, entry.path().join("bin")))
-        })
-        .max()
-        .map(|(_, bin)| bin)
-        .expect("no PostgreSQL server in /usr/lib/postgresql; run tests/install.sh")
 }
 
 fn free_port() -> u16 {

@@ -108,6 +108,13 @@ impl Sandbox {
         found
     }
 
+    /// A store's disk is lost, and the operator says that an empty one takes its place.
+    pub fn lose_store(&self, name: &str, folder: &str) {
+        let memory = self.path(format!("state/stores/{name}.json"));
+        fs::remove_file(&memory).expect("the mark of a store that was written");
+        fs::remove_dir_all(self.path(folder)).expect("the store");
+    }
+
     /// The command lines of all processes that work in this place (their working directory is
     /// inside): what a tool that has ended has left behind.
     pub fn leftovers(&self) -> Vec<String> {
@@ -136,6 +143,11 @@ impl Sandbox {
         )
     }
 
+    /// From now on the programs in this folder come before the machine's own, though after fakes.
+    pub fn put_on_path(&self, folder: &Path) {
+        std::os::unix::fs::symlink(folder, self.path("programs")).expect("a link in the sandbox");
+    }
+
     /// One of the six tools, ready to run: in a clean environment (`PATH` with the fake programs
     /// first, `HOME` inside, `RG_CONFIG` when `rg.toml` is written; nothing else is inherited).
     pub fn tool<I, S>(&self, tool: &str, args: I) -> Tool
@@ -161,8 +173,35 @@ impl Sandbox {
         Tool::new(command, shown(program, &args))
     }
 
+    /// A program in a mount namespace of its own, in which the shell has run `script` first: it gets
+    /// `words` and shifts away all but the program and its arguments. An ordinary user may mount in a
+    /// user namespace as its root; a second one inside gives the program the user's own id back.
+    pub fn behind<I, S>(&self, script: &str, words: I) -> Tool
+    where
+        I: IntoIterator<Item = S>,
+        S: Into<OsString>,
+    {
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        let (mut first, last) = match uid.is_root() {
+            true => (vec![], "exec \"$@\"".to_owned()),
+            false => (
+                vec!["--user", "--map-root-user"],
+                format!("exec unshare --user --map-user={uid} --map-group={gid} -- \"$@\""),
+            ),
+        };
+        let script = format!("{script}\n{last}");
+        first.extend(["--mount", "sh", "-c", &script, "behind"]);
+        words
+            .into_iter()
+            .fold(self.program("unshare", first), |tool, word| {
+                tool.arg(word.into())
+            })
+    }
+
     fn command(&self, program: &Path) -> Command {
         let mut path = self.path("bin").into_os_string();
+        path.push(":");
+        path.push(self.path("programs"));
         path.push(":");
         path.push(std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
         let mut command = Command::new(program);

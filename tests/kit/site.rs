@@ -15,8 +15,7 @@ use crate::run::{Output, Running, Tool};
 use crate::sandbox::Sandbox;
 
 /// Puts `$1/pg_dump` in the place of that in `$2`, for one process and what it starts.
-const BEHIND_PG_DUMP: &str =
-    "mount --bind \"$1/pg_dump\" \"$2/pg_dump\" || exit 99; shift 2; exec \"$@\"";
+const BEHIND_PG_DUMP: &str = "mount --bind \"$1/pg_dump\" \"$2/pg_dump\" || exit 99; shift 2";
 
 /// Small tables with what a dump must carry: a quoted name, bytes, NULL and empty text, line ends,
 /// an empty table, a view. About 300 KB of dump.
@@ -150,14 +149,8 @@ impl Site {
         if !bin.join("pg_dump").exists() {
             return self.tool("rg-backup", args.iter().copied());
         }
-        let mut words = vec!["--mount"];
-        if !rustix::process::geteuid().is_root() {
-            words.splice(0..0, ["--user", "--map-root-user"]);
-        }
-        words.extend(["sh", "-c", BEHIND_PG_DUMP, "behind-pg_dump"]);
-        let behind = self.program("unshare", words).arg(bin);
-        let behind = behind.arg(Postgres::shared().bin()).arg(self.driver);
-        let tool = behind.arg("rg-backup");
+        let words = [&*bin, Postgres::shared().bin(), Path::new(self.driver)];
+        let tool = self.behind(BEHIND_PG_DUMP, words).arg("rg-backup");
         args.iter().fold(tool, |tool, arg| tool.arg(arg))
     }
 
@@ -225,10 +218,11 @@ impl Site {
         newest.expect("a manifest in the store").1
     }
 
-    /// What lies in `store` apart from locks.
+    /// What lies in `store` apart from locks and the store's mark.
     pub fn stored(&self) -> Vec<String> {
         let all = self.files("store").into_iter();
-        all.filter(|name| !name.ends_with(".rg-lock")).collect()
+        all.filter(|name| !name.ends_with(".rg-lock") && name != ".rg-store")
+            .collect()
     }
 
     /// Restores the newest backup in `store` into a new database by the command line that its

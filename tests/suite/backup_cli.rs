@@ -378,7 +378,7 @@ fn a_directory_that_is_missing_is_an_error_and_no_empty_backup() {
         place
             .files("store")
             .iter()
-            .all(|name| name.ends_with(".rg-lock"))
+            .all(|name| name.ends_with(".rg-lock") || name == ".rg-store")
     );
 }
 

@@ -77,7 +77,9 @@ fn every_pipe_in_the_readme_restores_what_was_backed_up() {
             rest.push_str(&format!("[encryption]\nrecipients = [\"{public}\"]\n"));
         }
         site.configure(&rest);
-        std::fs::remove_dir_all(site.path("store")).ok();
+        if number > 0 {
+            site.lose_store("local", "store");
+        }
         let dataset = if extension.starts_with(".tar") {
             "app/files/uploads"
         } else {

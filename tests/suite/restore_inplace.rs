@@ -138,7 +138,7 @@ impl Live {
             connector: &Connector::new(self.runtime.handle().clone(), "rg-restore"),
             inventory,
         };
-        restore_in_place(&request, Box::new(dump))
+        restore_in_place(&request, Box::new(dump)).map_err(|broken| broken.failure)
     }
 
     /// All rows of all tables, and all objects.

@@ -16,10 +16,11 @@ fn two_stores(site: &Site) {
     );
 }
 
-/// Files of a store without its locks and proofs.
+/// Files of a store without its locks, its mark and proofs.
 fn content(site: &Site, store: &str) -> Vec<String> {
     let all = site.files(store).into_iter();
-    all.filter(|name| !name.ends_with(".rg-lock") && !name.ends_with(".proof.json"))
+    let apart = [".rg-lock", ".rg-store", ".proof.json"];
+    all.filter(|name| !apart.iter().any(|end| name.ends_with(end)))
         .collect()
 }
 
@@ -54,8 +55,9 @@ fn a_second_store_that_is_down_is_a_warning_and_sync_catches_up() {
     let output = site.rg_backup(&["list"]).fails(2);
     assert!(output.out().contains("app/database@"), "{output:?}");
     fs::remove_file(site.path("offsite")).expect("the disk comes back");
-    site.rg_backup(&["sync", "--dry-run"]).ok();
-    assert_eq!(content(&site, "offsite"), [""; 0]);
+    let output = site.rg_backup(&["sync", "--dry-run"]).ok();
+    assert!(output.out().contains(" would be copied "), "{output:?}");
+    assert!(!site.path("offsite").exists(), "a dry run makes nothing");
     let output = site.rg_backup(&["sync"]).ok();
     assert!(
         output.out().contains(" copied from local to offsite"),
@@ -73,10 +75,69 @@ fn a_first_store_that_is_down_is_a_failure() {
     site.write("store", "not a folder");
     let output = site.rg_backup(&["run", "app"]).fails(2);
     assert!(
-        output.out().contains("hint: store `local` lies in "),
+        output
+            .out()
+            .contains("store `local`: cannot make the folder "),
         "{output:?}"
     );
     assert_eq!(content(&site, "offsite"), [""; 0]);
+}
+
+#[test]
+fn a_store_whose_disk_is_not_mounted_is_neither_written_nor_taken_for_an_empty_one() {
+    let site = site!("copies_unmounted");
+    two_stores(&site);
+    site.rg_backup(&["run", "app"]).ok();
+    let unmount = |store: &str| {
+        fs::rename(site.path(store), site.path("unmounted")).expect("a rename");
+        fs::create_dir(site.path(store)).expect("the mount point");
+    };
+    let mount = |store: &str| {
+        fs::remove_dir(site.path(store)).expect("nothing was written to the mount point");
+        fs::rename(site.path("unmounted"), site.path(store)).expect("a rename");
+    };
+    let words = [
+        "is not the store that was written before: it has no mark .rg-store",
+        "is its disk mounted?",
+        "on purpose: rm ",
+    ];
+    unmount("store");
+    let commands: [&[&str]; 5] = [
+        &["run", "app"],
+        &["list"],
+        &["sync"],
+        &["sync", "--dry-run"],
+        &["prune"],
+    ];
+    for command in commands {
+        let output = site.rg_backup(command).fails(2);
+        let said = output.out();
+        assert!(words.iter().all(|word| said.contains(word)), "{output:?}");
+    }
+    mount("store");
+    // Not even the mount point is there.
+    fs::rename(site.path("store"), site.path("unmounted")).expect("a rename");
+    site.rg_backup(&["run", "app"]).fails(2);
+    assert!(!site.path("store").exists());
+    fs::create_dir(site.path("store")).expect("the mount point");
+    mount("store");
+    // The second one: the backup is made, its copy is not.
+    unmount("offsite");
+    let output = site.rg_backup(&["run", "app"]).fails(1);
+    assert!(output.out().contains(words[0]), "{output:?}");
+    mount("offsite");
+    site.rg_backup(&["sync"]).ok();
+    assert_eq!(content(&site, "store"), content(&site, "offsite"));
+    // Another disk at its place.
+    let (mark, other) = (site.path("store/.rg-store"), site.path("offsite/.rg-store"));
+    fs::copy(other, &mark).expect("another mark");
+    let output = site.rg_backup(&["run", "app"]).fails(2);
+    let said = output.out();
+    assert!(said.contains("is another store than before"), "{output:?}");
+    // The operator says that it is meant.
+    fs::remove_file(site.path("state/stores/local.json")).expect("what is remembered");
+    site.rg_backup(&["run", "app"]).ok();
+    site.all_whole();
 }
 
 #[test]
@@ -121,7 +182,7 @@ fn a_copy_of_something_damaged_is_never_made() {
     let site = site!("copies_no_damage");
     two_stores(&site);
     site.rg_backup(&["run", "app/database"]).ok();
-    fs::remove_dir_all(site.path("offsite")).expect("the second store lost");
+    site.lose_store("offsite", "offsite");
     let data = content(&site, "store")
         .into_iter()
         .find(|name| name.ends_with(".zst"));
@@ -143,7 +204,7 @@ fn a_lost_first_store_comes_back_from_the_other_with_its_pins() {
     site.rg_backup(&["pin", &id]).ok();
     site.rg_backup(&["run", "app"]).ok();
     let before = content(&site, "store");
-    fs::remove_dir_all(site.path("store")).expect("the first store lost");
+    site.lose_store("local", "store");
     site.rg_backup(&["sync"]).ok();
     assert_eq!(content(&site, "store"), before);
     site.all_whole();
@@ -182,7 +243,7 @@ fn a_sync_killed_at_any_moment_leaves_nothing_that_counts() {
     let mut chance = Chance::new();
     let whole = site.rg_backup(&["sync"]).ok().wall.as_micros() as u64;
     for _ in 0..rounds(12) {
-        fs::remove_dir_all(site.path("offsite")).expect("the second store lost");
+        site.lose_store("offsite", "offsite");
         let delay = Duration::from_micros(chance.below(whole * 3));
         let running = site.spawn_backup(&["sync"]);
         std::thread::sleep(delay);

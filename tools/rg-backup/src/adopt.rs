@@ -6,13 +6,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rg_common::catalog::manifest::{DatabaseContent, Extent, FORMAT, FilesContent};
+use rg_common::catalog::manifest::{Extent, FORMAT};
 use rg_common::catalog::{self, Content, Manifest};
 use rg_common::cli::Context;
 use rg_common::config::{Config, DatasetConfig, DatasetKind};
 use rg_common::dataset;
-use rg_common::dump::InventoryReader;
-use rg_common::files::{self, ExtractOptions, FilesInventory, Limits, Owner};
 use rg_common::names::{BackupId, Stamp};
 use rg_common::report::{Outcome, Page, Report, Tone};
 use rg_common::seal::{self, Compression, Recipe};
@@ -58,7 +56,13 @@ pub fn adopt(context: &Context, args: &Adopt) -> Result<Box<dyn Report>> {
                     .hint("name it in full, such as production/database")
             })?,
     };
-    let store = store::open_named(&config, &dataset.stores[0])?;
+    let open = match args.dry_run {
+        true => store::open_named,
+        false => store::open_to_write,
+    };
+    let store = open(&config, &dataset.stores[0])?;
+    // With --dry-run a store that does not exist yet stays so: it knows nothing.
+    let there = !store::is_to_be_made(&config, &dataset.stores[0])?;
     let mut adopted = Adopted {
         dry_run: args.dry_run,
         files: Vec::new(),
@@ -74,13 +78,24 @@ pub fn adopt(context: &Context, args: &Adopt) -> Result<Box<dyn Report>> {
             )),
         );
     }
-    let _lock = store.lock(dataset.name.as_str())?;
-    catalog::sweep(&*store, &dataset.name)?;
+    let lock = match args.dry_run {
+        true => None,
+        false => Some(store.lock(dataset.name.as_str())?),
+    };
+    if lock.is_some() {
+        catalog::sweep(&*store, &dataset.name)?;
+    }
     for path in found {
         stop::check()?;
-        adopted
-            .files
-            .push(one(context, &config, dataset, &*store, &path, args.dry_run));
+        adopted.files.push(one(
+            context,
+            &config,
+            dataset,
+            &*store,
+            there,
+            &path,
+            args.dry_run,
+        ));
     }
     Ok(Box::new(adopted))
 }
@@ -121,6 +136,7 @@ fn one(
     config: &Config,
     dataset: &DatasetConfig,
     store: &dyn Store,
+    there: bool,
     path: &Path,
     dry_run: bool,
 ) -> Judged {
@@ -136,10 +152,7 @@ fn one(
             stamp,
         };
         judged.id = Some(id.to_string());
-        if catalog::read(store, Some(&dataset.name))?
-            .copies
-            .contains_key(&id)
-        {
+        if there && catalog::exists(store, &id)? {
             return Ok(None);
         }
         take(context, config, dataset, store, path, &id, dry_run).map(Some)
@@ -279,37 +292,16 @@ fn judge(
         Stoppable(open(path)?),
     );
     let opener = seal::open(file, inner, None)?;
-    let what = || format!("cannot read {}", path.display());
-    let (content, opener) = match &dataset.kind {
-        DatasetKind::Files(_) => {
-            let mut opener = opener;
-            let inventory =
-                unpack(context, config, &mut opener).map_err(|failure| failure.context(what()))?;
-            let content = FilesContent {
-                path: path.display().to_string(),
-                inventory,
-                list: None,
-            };
-            (Content::Files(Box::new(content)), opener)
+    let scratch = Scratch::new(context, config)?;
+    let (mut content, opener) = dataset::survey(&dataset.kind, opener, &scratch.0)
+        .map_err(|failure| failure.context(format!("cannot read {}", path.display())))?;
+    match (&mut content, &dataset.kind) {
+        (Content::Files(files), _) => files.path = path.display().to_string(),
+        (Content::Database(found), DatasetKind::Database(database)) => {
+            dataset::database::check_required(&found.inventory, &database.required_tables)?;
         }
-        _ => {
-            let mut reader = InventoryReader::new(opener);
-            std::io::copy(&mut reader, &mut std::io::sink())
-                .map_err(|error| Failure::from_io(what(), error))?;
-            let (opener, inventory) = reader.finish()?;
-            if let DatasetKind::Database(database) = &dataset.kind {
-                dataset::database::check_required(&inventory, &database.required_tables)?;
-            }
-            (
-                Content::Database(Box::new(DatabaseContent {
-                    inventory,
-                    shape: None,
-                    settings: None,
-                })),
-                opener,
-            )
-        }
-    };
+        _ => {}
+    }
     let (_, digests) = opener.finish()?;
     Ok((
         content,
@@ -320,28 +312,28 @@ fn judge(
     ))
 }
 
-/// An archive is what can be unpacked: into a scratch folder that is removed again.
-fn unpack(context: &Context, config: &Config, tar: &mut impl Read) -> Result<FilesInventory> {
-    let folder = config.state.join("tmp");
-    fs::create_dir_all(&folder).or_fail(|| format!("cannot make {}", folder.display()))?;
-    let scratch = folder.join(format!(
-        "adopt-{}-{}",
-        std::process::id(),
-        context.clock().as_nanosecond()
-    ));
-    let options = ExtractOptions {
-        owner: Owner::Mine,
-        limits: Limits::of_free_space(&folder)?,
-        allow_setuid: false,
-        attributes: false,
-    };
-    let inventory = files::extract(tar, &scratch, options, &mut |_| Ok(()));
-    if let Err(error) = fs::remove_dir_all(&scratch)
-        && scratch.exists()
-    {
-        tracing::warn!("cannot remove {}: {error}", scratch.display());
+/// Where an archive is unpacked to be judged; gone when this is dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(context: &Context, config: &Config) -> Result<Scratch> {
+        let folder = config.state.join("tmp");
+        fs::create_dir_all(&folder).or_fail(|| format!("cannot make {}", folder.display()))?;
+        let nonce = context.clock().as_nanosecond();
+        Ok(Scratch(
+            folder.join(format!("adopt-{}-{nonce}", std::process::id())),
+        ))
     }
-    inventory
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0)
+            && self.0.exists()
+        {
+            tracing::warn!("cannot remove {}: {error}", self.0.display());
+        }
+    }
 }
 
 fn open(path: &Path) -> Result<impl Read> {

@@ -19,7 +19,7 @@ pub fn set(context: &Context, args: &Pin, pinned: bool) -> Result<Box<dyn Report
     let config = context.config()?;
     let mut stores = Vec::new();
     for named in &config.stores {
-        let store = store::open(named)?;
+        let store = store::open_named(&config, &named.name)?;
         if !catalog::read(&*store, Some(&args.id.dataset))?
             .copies
             .contains_key(&args.id)

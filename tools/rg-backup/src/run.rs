@@ -1,54 +1,25 @@
 //! `rg-backup run`: dump, seal, store, read back, record, copy, retain, tell.
 
-use std::fs::File;
-use std::io::Read;
+mod account;
+mod write;
 
-use rg_common::catalog::manifest::{Extent, FORMAT, ListFile, Need};
-use rg_common::catalog::{self, Content, Listing, Manifest};
+use rg_common::catalog::manifest::Need;
+use rg_common::catalog::{self, Listing, Manifest};
 use rg_common::cli::Context;
 use rg_common::config::{Config, DatasetConfig, StorePlace};
-use rg_common::dataset::{self, Dump, Dumped, Recorded, Request};
+use rg_common::dataset::{self, Request};
 use rg_common::names::{BackupId, Stamp};
-use rg_common::notify::{self, Event, Notice};
+use rg_common::notify::Event;
 use rg_common::postgres::Connector;
-use rg_common::report::{self, Outcome, Page, Report, Tone};
-use rg_common::seal::{self, Digests, Recipe};
-use rg_common::stop::{self, Stoppable};
+use rg_common::report::{self, Report};
+use rg_common::stop;
 use rg_common::store::{self, Store};
 use rg_common::{Failure, Result};
-use serde::Serialize;
 
 use crate::args::Run;
 use crate::prune;
-use rg_common::progress::Progress;
-
-#[derive(Serialize)]
-struct Ran {
-    host: String,
-    dry_run: bool,
-    seconds: u64,
-    backups: Vec<Done>,
-    /// Channels that could not be told.
-    untold: Vec<String>,
-}
-
-#[derive(Default, Serialize)]
-struct Done {
-    dataset: String,
-    id: Option<String>,
-    error: Option<String>,
-    hints: Vec<String>,
-    plain_bytes: u64,
-    stored_bytes: u64,
-    seconds: u64,
-    count: u64,
-    count_of: &'static str,
-    stores: Vec<String>,
-    pruned: Vec<String>,
-    /// Done, but look: a store that was down, a file that changed.
-    warnings: Vec<String>,
-    notes: Vec<String>,
-}
+use account::{Done, Ran, conclude, tell};
+use write::write;
 
 /// Backs up the chosen datasets. One that fails does not stop the others.
 pub fn run(context: &Context, args: &Run) -> Result<Box<dyn Report>> {
@@ -113,8 +84,12 @@ fn back_up(
     done: &mut Done,
 ) -> Result<()> {
     let began = context.clock();
-    let first = store::open_named(config, &dataset.stores[0])?;
     let recipe = dataset::recipe(config, &dataset.kind)?;
+    let open = match args.dry_run {
+        true => store::open_named,
+        false => store::open_to_write,
+    };
+    let first = open(config, &dataset.stores[0])?;
     let connector = Connector::new(context.network.clone(), "rg-backup");
     let mut request = Request {
         config,
@@ -213,7 +188,7 @@ fn distribute(
     }
     for name in &dataset.stores[1..] {
         stop::check()?;
-        let copied = store::open_named(config, name).and_then(|other| {
+        let copied = store::open_to_write(config, name).and_then(|other| {
             let _lock = other.lock(dataset.name.as_str())?;
             catalog::sweep(&*other, &dataset.name)?;
             catalog::copy(first, &*other, manifest).map(|()| other)
@@ -255,119 +230,6 @@ fn retain(context: &Context, dataset: &DatasetConfig, store: &dyn Store, done: &
                 store.name()
             ));
         }
-    }
-}
-
-/// Writes the data and what lies beside it, reads it back, and says what it is. The caller
-/// records it, or abandons it.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "each is one thing the manifest says"
-)]
-fn write(
-    context: &Context,
-    config: &Config,
-    dataset: &DatasetConfig,
-    store: &dyn Store,
-    recipe: &Recipe,
-    id: &BackupId,
-    dump: Box<dyn Dump + '_>,
-    expected: Option<u64>,
-) -> Result<(Manifest, Option<Recorded>)> {
-    let started = context.clock();
-    let file = format!(
-        "{}{}{}",
-        id.stem(),
-        dataset::extension(&dataset.kind),
-        recipe.extension()
-    );
-    let what = format!("cannot back up {}", dataset.name);
-    let progress = Progress::new(context, dataset.name.as_str(), expected, dump);
-    let (progress, digests) = put(store, id, &file, Stoppable(progress), recipe, &what)?;
-    let Dumped {
-        mut content,
-        list,
-        notes,
-        recorded,
-    } = progress.0.into_inner().finish()?;
-    if let Some(list) = list {
-        content.set_list(write_list(store, id, &content, list, recipe, &what)?);
-    }
-    let needed = content.needs().iter().map(|need| need.file.as_str());
-    let files: Vec<&str> = needed.chain([file.as_str()]).collect();
-    let manifest = Manifest {
-        format: FORMAT,
-        id: id.clone(),
-        host: config.host.clone(),
-        started,
-        finished: context.clock(),
-        tool: context.tool.clone(),
-        plain: extent(digests.plain_bytes, &digests.plain_sha256),
-        stored: extent(digests.stored_bytes, &digests.stored_sha256),
-        encrypted_to: config.recipients.clone(),
-        restore_with: dataset::restore_with_all(&files),
-        file,
-        adopted_from: None,
-        content,
-        notes,
-    };
-    Ok((manifest, recorded))
-}
-
-fn write_list(
-    store: &dyn Store,
-    id: &BackupId,
-    content: &Content,
-    list: File,
-    recipe: &Recipe,
-    what: &str,
-) -> Result<ListFile> {
-    let of = match content {
-        Content::Bucket(_) => "objects",
-        _ => "files",
-    };
-    let file = format!("{}.{of}.jsonl{}", id.stem(), recipe.extension());
-    let (_, digests) = put(store, id, &file, list, recipe, what)?;
-    let plain = extent(digests.plain_bytes, &digests.plain_sha256);
-    Ok(ListFile {
-        file,
-        plain,
-        stored: extent(digests.stored_bytes, &digests.stored_sha256),
-    })
-}
-
-/// Seals a stream into a store and reads it back; the stream's reader comes back with the digests.
-fn put<R: Read>(
-    store: &dyn Store,
-    id: &BackupId,
-    file: &str,
-    plain: R,
-    recipe: &Recipe,
-    what: &str,
-) -> Result<(R, Digests)> {
-    let mut sealer = seal::seal(plain, recipe)?;
-    let key = catalog::beside(id, file)?;
-    store
-        .put(&key, &mut sealer)
-        .map_err(|error| error.into_failure(what))?;
-    let (plain, digests) = sealer.finish()?;
-    // What cannot be read back was not written.
-    let found = seal::stored_fingerprint(Stoppable(store.get(&key)?))
-        .map_err(|failure| failure.context(format!("{what}: reading {key} back")))?;
-    if found != (digests.stored_bytes, digests.stored_fingerprint) {
-        return Err(Failure::new(format!(
-            "{what}: {key} reads back otherwise than it was written to store `{}`",
-            store.name()
-        ))
-        .hint("its disk or the memory of this machine is failing"));
-    }
-    Ok((plain, digests))
-}
-
-fn extent(bytes: u64, sha256: &str) -> Extent {
-    Extent {
-        bytes,
-        sha256: sha256.to_owned(),
     }
 }
 
@@ -417,120 +279,4 @@ fn since(context: &Context, began: jiff::Timestamp) -> u64 {
     (context.clock().as_second() - began.as_second())
         .max(0)
         .unsigned_abs()
-}
-
-fn conclude(context: &Context, config: &Config, ran: &Ran) -> Vec<String> {
-    let mut details = Vec::new();
-    for done in &ran.backups {
-        details.extend(
-            done.error
-                .iter()
-                .map(|error| format!("{}: {error}", done.dataset)),
-        );
-        details.extend(done.hints.iter().map(|hint| format!("hint: {hint}")));
-        details.extend(
-            done.warnings
-                .iter()
-                .map(|warning| format!("{}: {warning}", done.dataset)),
-        );
-    }
-    let failed = ran
-        .backups
-        .iter()
-        .filter(|done| done.error.is_some())
-        .count();
-    let total = ran.backups.len();
-    let (event, summary) = match ran.outcome() {
-        Outcome::Well => (
-            Event::Success,
-            format!(
-                "{total} backed up on {} in {}",
-                ran.host,
-                report::span(ran.seconds)
-            ),
-        ),
-        Outcome::BadNews => (
-            Event::Failure,
-            format!("backed up on {}, with warnings", ran.host),
-        ),
-        Outcome::Incomplete => (
-            Event::Failure,
-            format!("{failed} of {total} backups failed on {}", ran.host),
-        ),
-    };
-    tell(context, config, event, summary, details)
-}
-
-fn tell(
-    context: &Context,
-    config: &Config,
-    event: Event,
-    summary: String,
-    details: Vec<String>,
-) -> Vec<String> {
-    let notice = Notice {
-        tool: "rg-backup".to_owned(),
-        host: config.host.clone(),
-        event,
-        summary,
-        details,
-    };
-    notify::tell(config, &context.network, &notice)
-}
-
-impl Report for Ran {
-    fn json(&self) -> serde_json::Result<serde_json::Value> {
-        serde_json::to_value(self)
-    }
-
-    fn human(&self, page: &mut Page) {
-        for done in &self.backups {
-            if let Some(error) = &done.error {
-                page.line(format!(
-                    "{}  {}: {error}",
-                    page.tone(Tone::Bad, "✗"),
-                    done.dataset
-                ));
-                for hint in &done.hints {
-                    page.line(format!("   hint: {hint}"));
-                }
-                continue;
-            }
-            let name = done.id.as_ref().unwrap_or(&done.dataset);
-            let account = format!(
-                "{} stored in {}, {} {}, in {}",
-                report::bytes(done.stored_bytes),
-                report::span(done.seconds),
-                report::count(done.count),
-                done.count_of,
-                done.stores.join(", ")
-            );
-            let account = if self.dry_run {
-                "everything it needs is there".to_owned()
-            } else {
-                account
-            };
-            page.line(format!("{}  {name}: {account}", page.tone(Tone::Good, "✓")));
-            for pruned in &done.pruned {
-                page.line(format!("   retention deleted {pruned}"));
-            }
-            for warning in &done.warnings {
-                page.line(format!("{}  {warning}", page.tone(Tone::Warn, "⚠")));
-            }
-            for note in &done.notes {
-                page.line(format!("   note: {note}"));
-            }
-        }
-        for untold in &self.untold {
-            page.line(format!("{}  {untold}", page.tone(Tone::Warn, "⚠")));
-        }
-    }
-
-    fn outcome(&self) -> Outcome {
-        match () {
-            () if self.backups.iter().any(|done| done.error.is_some()) => Outcome::Incomplete,
-            () if self.backups.iter().any(|done| !done.warnings.is_empty()) => Outcome::BadNews,
-            () => Outcome::Well,
-        }
-    }
 }

@@ -51,7 +51,7 @@ pub fn sync(context: &Context, args: &Sync) -> Result<Box<dyn Report>> {
 fn one(config: &Config, dataset: &DatasetConfig, synced: &mut Synced) {
     let mut places: Vec<Place> = Vec::new();
     for name in &dataset.stores {
-        match open(config, dataset, name) {
+        match open(config, dataset, name, synced.dry_run) {
             Ok(place) => places.push(place),
             Err(failure) => synced.failed.push(report::with_hints(&failure)),
         }
@@ -83,8 +83,16 @@ fn one(config: &Config, dataset: &DatasetConfig, synced: &mut Synced) {
 }
 
 /// A store that does not exist yet holds nothing: the first copy makes it.
-fn open(config: &Config, dataset: &DatasetConfig, name: &str) -> Result<Place> {
-    let store = store::open_named(config, name)?;
+fn open(config: &Config, dataset: &DatasetConfig, name: &str, dry_run: bool) -> Result<Place> {
+    if dry_run {
+        let store = store::open_named(config, name)?;
+        let listing = match store::is_to_be_made(config, name)? {
+            true => Listing::default(),
+            false => catalog::read(&*store, Some(&dataset.name))?,
+        };
+        return Ok((store, listing));
+    }
+    let store = store::open_to_write(config, name)?;
     let lock = store.lock(dataset.name.as_str())?;
     let listing = catalog::read(&*store, Some(&dataset.name))?;
     drop(lock);

@@ -59,7 +59,9 @@ pub fn verify(context: &Context, args: &Verify) -> Result<Box<dyn Report>> {
         .iter()
         .filter(|s| args.store.as_ref().is_none_or(|name| s.name == *name))
     {
-        match store::open(named).and_then(|store| Ok((catalog::read(&*store, None)?, store))) {
+        match store::open_named(&config, &named.name)
+            .and_then(|store| Ok((catalog::read(&*store, None)?, store)))
+        {
             Ok((listing, store)) => {
                 listings.push(listing);
                 stores.push(store);

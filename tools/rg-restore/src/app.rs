@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rg_common::cli::Context;
 use rg_common::config::{App, HealthConfig};
 use rg_common::program::Program;
-use rg_common::{Failure, Result, stop};
+use rg_common::{Failure, OrFail, Result, stop};
 
 /// How long one question to the app may take.
 const QUESTION: Duration = Duration::from_secs(5);
@@ -136,16 +136,9 @@ pub fn wait_healthy(context: &Context, app: &App, units: &[String], limit: Durat
     Ok(())
 }
 
-async fn ask(health: &HealthConfig) -> Result<(), String> {
-    let plain = |error: reqwest::Error| {
-        let mut text = error.to_string();
-        let mut next = std::error::Error::source(&error);
-        while let Some(cause) = next {
-            text = format!("{text}: {cause}");
-            next = cause.source();
-        }
-        text
-    };
+async fn ask(health: &HealthConfig) -> Result<()> {
+    // The address is said by whoever asked.
+    let plain = |error: reqwest::Error| Failure::because("no answer", error.without_url());
     let client = reqwest::Client::builder()
         .timeout(QUESTION)
         .redirect(reqwest::redirect::Policy::none());
@@ -157,11 +150,11 @@ async fn ask(health: &HealthConfig) -> Result<(), String> {
         .await
         .map_err(plain)?;
     if answer.status().as_u16() != health.status {
-        return Err(format!(
+        return Err(Failure::new(format!(
             "it answers {} instead of {}",
             answer.status(),
             health.status
-        ));
+        )));
     }
     if health.json.is_empty() {
         return Ok(());
@@ -170,15 +163,18 @@ async fn ask(health: &HealthConfig) -> Result<(), String> {
     while let Some(piece) = answer.chunk().await.map_err(plain)? {
         body.extend_from_slice(&piece);
         if body.len() > ANSWER_BYTES {
-            return Err("its answer is too long".to_owned());
+            return Err(Failure::new("its answer is too long"));
         }
     }
-    let document: serde_json::Value = serde_json::from_slice(&body)
-        .map_err(|error| format!("its answer is not JSON: {error}"))?;
+    let document: serde_json::Value =
+        serde_json::from_slice(&body).or_fail(|| "its answer is not JSON".to_owned())?;
     for (path, wanted) in &health.json {
-        let found = at(&document, path).ok_or_else(|| format!("its answer has no {path}"))?;
+        let found =
+            at(&document, path).ok_or_else(|| Failure::new(format!("its answer has no {path}")))?;
         if found != wanted {
-            return Err(format!("{path} is {found} instead of {wanted}"));
+            return Err(Failure::new(format!(
+                "{path} is {found} instead of {wanted}"
+            )));
         }
     }
     Ok(())

@@ -40,7 +40,9 @@ pub fn read(config: &Config, only: Option<&str>) -> Result<Catalog> {
         .iter()
         .filter(|store| only.is_none_or(|name| store.name == name))
     {
-        match store::open(named).and_then(|store| Ok((catalog::read(&*store, None)?, store))) {
+        match store::open_named(config, &named.name)
+            .and_then(|store| Ok((catalog::read(&*store, None)?, store)))
+        {
             Ok((listing, store)) => {
                 listings.push(listing);
                 found.stores.push(store);

@@ -5,7 +5,6 @@ use rg_common::catalog::{self, Finding};
 use rg_common::cli::Context;
 use rg_common::config::{Config, DatasetConfig, DatasetKind};
 use rg_common::names::Stamp;
-use rg_common::postgres::create;
 use rg_common::postgres::scratch::{self as databases, Purpose};
 use rg_common::report::{self, Outcome, Page, Report, Tone};
 use rg_common::seal::Identities;
@@ -16,7 +15,10 @@ use crate::args::Drill;
 use crate::choose::{self, Catalog, Wanted};
 use crate::database::{self, Server, Trouble};
 use crate::source::Source;
-use crate::{exchange, files, globals, scratch};
+use crate::{bucket, exchange, files, globals, scratch};
+
+/// What a drill has proven.
+pub const COMPARED: &str = "restored and compared";
 
 #[derive(Serialize)]
 struct Drilled {
@@ -111,13 +113,12 @@ fn one(
                 said,
             };
             match proven {
-                Ok(()) => record(
-                    config,
-                    &source,
-                    finding(true, "restored and compared".to_owned()),
-                )
-                .map(|()| source)
-                .map_err(Trouble::from),
+                Ok(said) => record(config, &source, finding(true, said.to_owned()))
+                    .map(|()| {
+                        one.said = said.to_owned();
+                        source
+                    })
+                    .map_err(Trouble::from),
                 Err(Trouble::Bad(failure)) => {
                     if let Err(left) = record(config, &source, finding(false, failure.to_string()))
                     {
@@ -132,10 +133,9 @@ fn one(
         Ok(source) => {
             let (count, what) = source.manifest.content.count();
             one.verdict = "proven";
-            let verb = if args.dry_run {
-                "would be restored and compared"
-            } else {
-                "restored and compared"
+            let verb = match args.dry_run {
+                true => "would be restored and compared",
+                false => &one.said,
             };
             one.said = format!("{} {what} {verb}", report::count(count));
         }
@@ -160,7 +160,7 @@ fn prove(
     args: &Drill,
     source: &Source,
     identities: Option<&Identities>,
-) -> Result<(), Trouble> {
+) -> Result<&'static str, Trouble> {
     if !source.manifest.encrypted_to.is_empty() && identities.is_none() {
         return Err(Trouble::Unknown(
             Failure::new("the backup is encrypted")
@@ -178,25 +178,26 @@ fn prove(
                 &Stamp::at(context.clock()).to_string(),
             );
             database::load(&server, source, &name, &args.reading, identities)?;
-            create::drop_database(&server.admin, &name, true)?;
-            Ok(())
+            scratch::drop_database(&server.admin, &name)?;
         }
         DatasetKind::Files(files) => {
             files::sweep(&files.path)?;
             let scratch = scratch::Folder::new(config, context, "drill")?;
             files::check(source, files, scratch.parent())?;
-            files::unpack(context, config, source, files, scratch.path(), identities)
+            files::unpack(context, config, source, files, scratch.path(), identities)?;
         }
         DatasetKind::Globals(database) => {
-            globals::drill(context, config, dataset, database, source, identities)
+            globals::drill(context, config, dataset, database, source, identities)?;
         }
-        DatasetKind::Bucket(_) => Err(Trouble::Unknown(Failure::new(
-            "this version does not back up buckets",
-        ))),
+        DatasetKind::Bucket(bucket) => {
+            return bucket::drill(context, config, dataset, bucket, source, identities);
+        }
     }
+    Ok(COMPARED)
 }
 
-fn record(config: &Config, source: &Source, finding: Finding) -> Result<()> {
+/// Puts a finding beside the backup.
+pub fn record(config: &Config, source: &Source, finding: Finding) -> Result<()> {
     let Some(name) = source.store() else {
         return Ok(());
     };

@@ -5,6 +5,9 @@
 //! exchanged is read off the world (a database's oid, a directory's inode), never off the journal:
 //! so a crash at any instruction leaves something that [`recover`] can finish.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rg_common::cli::Context;
@@ -16,7 +19,10 @@ use rg_common::{Failure, Result, stop};
 
 use crate::database::Server;
 use crate::journal::{self, Journal, Part};
-use crate::{app, files, scratch};
+use crate::{app, bucket, files, live, scratch};
+
+/// How long the app may take to come up when a later command finishes what a killed one began.
+const RECOVERED_HEALTH_LIMIT: Duration = Duration::from_secs(60);
 
 /// How the app is treated.
 pub struct Manners {
@@ -34,39 +40,52 @@ pub fn units(config: &Config, environment: &str, manners: &Manners) -> Result<Ve
     }
 }
 
-/// Exchanges everything that the journal names, or nothing. An app that does not come up healthy
+/// Exchanges everything that the journal names, or nothing; `buckets` does it for those. An app that does not come up healthy
 /// gets back what it had.
 pub fn perform(
     context: &Context,
     config: &Config,
     journal: &Journal,
     manners: &Manners,
+    buckets: &mut dyn FnMut() -> Result<()>,
 ) -> Result<()> {
+    let servers = Servers::new(context, config);
     if let Err(failure) = journal::begin(config, journal) {
         for part in &journal.parts {
-            discard(context, config, journal, part);
+            discard(&servers, journal, part);
         }
         return Err(failure.context("nothing was exchanged"));
     }
-    let exchanged =
-        app::stop_units(&journal.units).and_then(|()| exchange_all(context, config, journal));
+    // Buckets first: what can fail half way comes before what takes an instant.
+    let exchanged = app::stop_units(&journal.units)
+        .and_then(|()| buckets())
+        .and_then(|()| exchange_all(&servers, journal));
+    // Not held while the app comes up: the server may be restarted meanwhile.
+    drop(servers);
     if let Err(failure) = exchanged {
         return Err(take_back(context, config, journal, failure, manners));
     }
     let healthy = app::start_units(&journal.units)
         .map_err(|failure| failure.context("the app's units did not start"))
-        .and_then(|()| match config.environment(&journal.environment) {
-            Some(environment) if !manners.leave_units => app::wait_healthy(
-                context,
-                &environment.app,
-                &journal.units,
-                manners.health_limit,
-            ),
-            _ => Ok(()),
-        });
+        .and_then(|()| wait_healthy(context, config, journal, manners.health_limit));
     match healthy {
         Ok(()) => journal::done(config, journal),
         Err(failure) => Err(take_back(context, config, journal, failure, manners)),
+    }
+}
+
+/// Waits until the app is healthy, unless it is to be left alone.
+pub fn wait_healthy(
+    context: &Context,
+    config: &Config,
+    journal: &Journal,
+    limit: Duration,
+) -> Result<()> {
+    match config.environment(&journal.environment) {
+        Some(environment) if !journal.leave_units => {
+            app::wait_healthy(context, &environment.app, &journal.units, limit)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -79,35 +98,29 @@ fn take_back(
     manners: &Manners,
 ) -> Failure {
     tracing::warn!("switching back: {failure}");
+    let servers = Servers::new(context, config);
     let back = (|| {
         // Where nothing was exchanged the app has its data, and nothing has to be stopped: what
         // failed may be the stopping.
-        if any_exchanged(context, config, journal)? {
+        if any_exchanged(&servers, journal)? {
             app::stop_units(&journal.units)?;
         }
         for part in journal.parts.iter().rev() {
-            revert(context, config, part)?;
+            revert(&servers, part)?;
         }
         app::start_units(&journal.units)
     })();
     match back {
         Ok(()) => {
             for part in &journal.parts {
-                discard(context, config, journal, part);
+                discard(&servers, journal, part);
             }
             if let Err(left) = journal::taken_back(config) {
                 return failure.context(format!("switched back, but {left}"));
             }
-            let healthy = match config.environment(&journal.environment) {
-                Some(environment) if !manners.leave_units && stop::check().is_ok() => {
-                    app::wait_healthy(
-                        context,
-                        &environment.app,
-                        &journal.units,
-                        manners.health_limit,
-                    )
-                }
-                _ => Ok(()),
+            let healthy = match stop::check() {
+                Ok(()) => wait_healthy(context, config, journal, manners.health_limit),
+                Err(_) => Ok(()),
             };
             let failure = failure.context("the restore was taken back and everything is as it was");
             match healthy {
@@ -123,15 +136,15 @@ fn take_back(
     }
 }
 
-fn exchange_all(context: &Context, config: &Config, journal: &Journal) -> Result<()> {
+fn exchange_all(servers: &Servers<'_>, journal: &Journal) -> Result<()> {
     journal
         .parts
         .iter()
-        .try_for_each(|part| exchange(context, config, part))
+        .try_for_each(|part| exchange(servers, part))
 }
 
 /// Exchanges a part unless it has been already.
-fn exchange(context: &Context, config: &Config, part: &Part) -> Result<()> {
+fn exchange(servers: &Servers<'_>, part: &Part) -> Result<()> {
     match part {
         Part::Database {
             dataset,
@@ -140,7 +153,7 @@ fn exchange(context: &Context, config: &Config, part: &Part) -> Result<()> {
             aside,
             ..
         } => {
-            let server = server(context, config, dataset)?;
+            let server = servers.of(dataset)?;
             if is_exchanged(&server, part)? {
                 return Ok(());
             }
@@ -166,12 +179,12 @@ fn exchange(context: &Context, config: &Config, part: &Part) -> Result<()> {
             }
             files::exchange(live, fresh, aside)
         }
-        Part::Tables { .. } | Part::InPlace { .. } => Ok(()),
+        Part::Tables { .. } | Part::InPlace { .. } | Part::Bucket { .. } => Ok(()),
     }
 }
 
 /// Takes a part back if it has been exchanged: the fresh one gets its old name again.
-fn revert(context: &Context, config: &Config, part: &Part) -> Result<()> {
+fn revert(servers: &Servers<'_>, part: &Part) -> Result<()> {
     match part {
         Part::Database {
             dataset,
@@ -181,7 +194,7 @@ fn revert(context: &Context, config: &Config, part: &Part) -> Result<()> {
             replaces,
             ..
         } => {
-            let server = server(context, config, dataset)?;
+            let server = servers.of(dataset)?;
             match (is_exchanged(&server, part)?, replaces) {
                 (false, _) => Ok(()),
                 (true, true) => databases::exchange(&server.admin, live, aside, fresh),
@@ -202,13 +215,14 @@ fn revert(context: &Context, config: &Config, part: &Part) -> Result<()> {
             (true, true) => rg_common::files::exchange(live, fresh),
             (true, false) => files::rename(live, fresh),
         },
+        Part::Bucket { .. } => bucket::take_back(servers.context, servers.config, part),
         Part::Tables { .. } | Part::InPlace { .. } => Ok(()),
     }
 }
 
 /// Removes the fresh one of a part that is not live.
-fn discard(context: &Context, config: &Config, journal: &Journal, part: &Part) {
-    if journal.undo {
+fn discard(servers: &Servers<'_>, journal: &Journal, part: &Part) {
+    if journal.undo && !matches!(part, Part::Bucket { .. }) {
         // What an undo would have put back is what the restore before it had replaced.
         return;
     }
@@ -218,10 +232,10 @@ fn discard(context: &Context, config: &Config, journal: &Journal, part: &Part) {
             fresh,
             fresh_oid,
             ..
-        } => server(context, config, dataset).and_then(|server| {
+        } => servers.of(dataset).and_then(|server| {
             let ours = server.oid(fresh)? == Some(*fresh_oid);
             if ours {
-                create::drop_database(&server.admin, fresh, true)
+                scratch::drop_database(&server.admin, fresh)
             } else {
                 Ok(())
             }
@@ -229,6 +243,7 @@ fn discard(context: &Context, config: &Config, journal: &Journal, part: &Part) {
         Part::Files {
             fresh, fresh_id, ..
         } if files::identity(fresh) == Some(*fresh_id) => scratch::remove(fresh),
+        Part::Bucket { safety, .. } => scratch::remove(safety),
         Part::Files { .. } | Part::Tables { .. } | Part::InPlace { .. } => Ok(()),
     };
     if let Err(failure) = discarded {
@@ -245,9 +260,9 @@ fn is_exchanged(server: &Server<'_>, part: &Part) -> Result<bool> {
     }
 }
 
-fn any_exchanged(context: &Context, config: &Config, journal: &Journal) -> Result<bool> {
+fn any_exchanged(servers: &Servers<'_>, journal: &Journal) -> Result<bool> {
     for part in &journal.parts {
-        if matches!(state(context, config, part)?, State::Exchanged) {
+        if matches!(state(servers, part)?, State::Exchanged | State::Half) {
             return Ok(true);
         }
     }
@@ -257,12 +272,14 @@ fn any_exchanged(context: &Context, config: &Config, journal: &Journal) -> Resul
 /// Whether anything of a part has been exchanged, or could still be.
 enum State {
     Exchanged,
+    /// In the midst of it; it can only be taken back.
+    Half,
     Ready,
     /// Neither: somebody else changed it since.
     Lost,
 }
 
-fn state(context: &Context, config: &Config, part: &Part) -> Result<State> {
+fn state(servers: &Servers<'_>, part: &Part) -> Result<State> {
     Ok(match part {
         Part::Database {
             dataset,
@@ -270,7 +287,7 @@ fn state(context: &Context, config: &Config, part: &Part) -> Result<State> {
             fresh_oid,
             ..
         } => {
-            let server = server(context, config, dataset)?;
+            let server = servers.of(dataset)?;
             match () {
                 () if is_exchanged(&server, part)? => State::Exchanged,
                 () if server.oid(fresh)? == Some(*fresh_oid) => State::Ready,
@@ -287,6 +304,11 @@ fn state(context: &Context, config: &Config, part: &Part) -> Result<State> {
             () if files::identity(fresh) == Some(*fresh_id) => State::Ready,
             () => State::Lost,
         },
+        Part::Bucket { safety, .. } => match bucket::progress(safety) {
+            bucket::Progress::Untouched => State::Lost,
+            bucket::Progress::Half => State::Half,
+            bucket::Progress::Done => State::Exchanged,
+        },
         Part::Tables { .. } | Part::InPlace { .. } => State::Exchanged,
     })
 }
@@ -295,6 +317,7 @@ fn state(context: &Context, config: &Config, part: &Part) -> Result<State> {
 /// What was done, for people.
 pub fn recover(context: &Context, config: &Config) -> Result<Option<String>> {
     let Some(journal) = journal::pending(config)? else {
+        live::sweep(config)?;
         return Ok(None);
     };
     let what = || {
@@ -303,10 +326,11 @@ pub fn recover(context: &Context, config: &Config) -> Result<Option<String>> {
             journal.stamp
         )
     };
+    let servers = Servers::new(context, config);
     let states = journal
         .parts
         .iter()
-        .map(|part| state(context, config, part))
+        .map(|part| state(&servers, part))
         .collect::<Result<Vec<_>>>();
     let states = states.map_err(|failure| {
         failure.context(what()).hint(format!(
@@ -314,14 +338,16 @@ pub fn recover(context: &Context, config: &Config) -> Result<Option<String>> {
             journal::path(config).display()
         ))
     })?;
-    let any_exchanged = states.iter().any(|state| matches!(state, State::Exchanged));
-    let any_lost = states.iter().any(|state| matches!(state, State::Lost));
-    let (said, started) = if any_exchanged && !any_lost {
+    let any = |which: fn(&State) -> bool| states.iter().any(which);
+    let any_exchanged = any(|state| matches!(state, State::Exchanged | State::Half));
+    let any_lost = any(|state| matches!(state, State::Lost | State::Half));
+    let taken_back = !any_exchanged || any_lost;
+    let (said, started) = if !taken_back {
         if states.iter().any(|state| matches!(state, State::Ready)) {
             // The machine may have started again since, and the app with it.
             app::stop_units(&journal.units).map_err(|failure| failure.context(what()))?;
         }
-        exchange_all(context, config, &journal).map_err(|failure| failure.context(what()))?;
+        exchange_all(&servers, &journal).map_err(|failure| failure.context(what()))?;
         let started = app::start_units(&journal.units);
         journal::done(config, &journal)?;
         ("finished", started)
@@ -330,23 +356,67 @@ pub fn recover(context: &Context, config: &Config) -> Result<Option<String>> {
             app::stop_units(&journal.units).map_err(|failure| failure.context(what()))?;
         }
         for part in journal.parts.iter().rev() {
-            revert(context, config, part).map_err(|failure| failure.context(what()))?;
+            revert(&servers, part).map_err(|failure| failure.context(what()))?;
         }
         let started = app::start_units(&journal.units);
         for part in &journal.parts {
-            discard(context, config, &journal, part);
+            discard(&servers, &journal, part);
         }
         journal::taken_back(config)?;
         ("taken back", started)
     };
-    let said = format!(
-        "the restore {} had been interrupted during its exchange; it is {said} now",
-        journal.stamp
-    );
+    drop(servers);
+    let in_place = |part: &Part| matches!(part, Part::InPlace { .. });
+    let said = if journal.parts.iter().any(in_place) {
+        format!(
+            "the restore {} in place had been interrupted: its one transaction took effect or did not, \
+             and `rg-restore undo` puts back what was there before",
+            journal.stamp
+        )
+    } else {
+        format!(
+            "the restore {} had been interrupted during its exchange; it is {said} now",
+            journal.stamp
+        )
+    };
     // The data is in order; said once, it does not keep later commands from their work.
     started.map_err(|failure| failure.context(format!("{said}, but the app did not start")))?;
+    wait_healthy(context, config, &journal, RECOVERED_HEALTH_LIMIT).map_err(|failure| {
+        let failure = failure.context(format!("{said}, but the app does not come up"));
+        match taken_back {
+            true => failure,
+            false => failure.hint("`rg-restore undo` puts back what was there before"),
+        }
+    })?;
     tracing::warn!("{said}");
     Ok(Some(said))
+}
+
+/// The servers of the databases that are exchanged, each connected to once.
+struct Servers<'a> {
+    context: &'a Context,
+    config: &'a Config,
+    open: RefCell<BTreeMap<DatasetName, Rc<Server<'a>>>>,
+}
+
+impl<'a> Servers<'a> {
+    fn new(context: &'a Context, config: &'a Config) -> Self {
+        Servers {
+            context,
+            config,
+            open: RefCell::default(),
+        }
+    }
+
+    fn of(&self, dataset: &DatasetName) -> Result<Rc<Server<'a>>> {
+        if let Some(server) = self.open.borrow().get(dataset) {
+            return Ok(Rc::clone(server));
+        }
+        let server = Rc::new(server(self.context, self.config, dataset)?);
+        let mut open = self.open.borrow_mut();
+        open.insert(dataset.clone(), Rc::clone(&server));
+        Ok(server)
+    }
 }
 
 /// The server of a dataset's database.

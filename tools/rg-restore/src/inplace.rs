@@ -8,6 +8,7 @@
 //! refuses it.
 
 use std::io::Read;
+use std::time::{Duration, Instant};
 
 use rg_common::dump::{DumpFormat, Inventory};
 use rg_common::failure::{Failure, OrFail, Result};
@@ -15,6 +16,7 @@ use rg_common::postgres::connect::ServerVersion;
 use rg_common::postgres::facts::refuse_older_target;
 use rg_common::postgres::{Connector, DatabaseUrl, Place, Session};
 use rg_common::program::Program;
+use rg_common::stop;
 use serde::Serialize;
 
 mod clear;
@@ -29,6 +31,11 @@ use talk::Talk;
 
 /// How long dropping waits for each lock that the app's sessions hold, in milliseconds.
 const LOCK_LIMIT_MS: u32 = 30_000;
+
+/// How long the server may take to end the transaction of a client that is gone.
+const SETTLE_LIMIT: Duration = Duration::from_secs(30);
+/// How often it is asked meanwhile.
+const SETTLE_LOOK: Duration = Duration::from_millis(100);
 
 /// Which database, and what the backup says of its dump.
 pub struct InPlace<'a> {
@@ -55,18 +62,42 @@ pub struct InPlaceReport {
     pub large_objects: u64,
 }
 
+/// Why a database was not restored in place.
+pub struct NotRestored {
+    /// What went wrong.
+    pub failure: Failure,
+    /// Whether the database is certainly as it was; otherwise nobody could tell, or a part took effect.
+    pub unchanged: bool,
+}
+
+/// What fails before `COMMIT` is sent leaves everything as it was.
+impl From<Failure> for NotRestored {
+    fn from(failure: Failure) -> Self {
+        NotRestored {
+            failure,
+            unchanged: true,
+        }
+    }
+}
+
 /// Replaces the database's content by that of the dump, in one transaction. `dump` is the plain
 /// dump from its beginning; an error means that the database is as it was, or says otherwise.
 pub fn restore_in_place(
     request: &InPlace<'_>,
     dump: Box<dyn Read + Send>,
-) -> Result<InPlaceReport> {
-    restored(request, dump).map_err(|failure| {
-        failure.context(format!("cannot restore {} in place", request.url.database))
+) -> Result<InPlaceReport, NotRestored> {
+    restored(request, dump).map_err(|broken| NotRestored {
+        failure: broken
+            .failure
+            .context(format!("cannot restore {} in place", request.url.database)),
+        ..broken
     })
 }
 
-fn restored(request: &InPlace<'_>, dump: Box<dyn Read + Send>) -> Result<InPlaceReport> {
+fn restored(
+    request: &InPlace<'_>,
+    dump: Box<dyn Read + Send>,
+) -> Result<InPlaceReport, NotRestored> {
     let inventory = request.inventory;
     let session = request.connector.open(request.url)?;
     let version = session.version();
@@ -96,10 +127,13 @@ fn restored(request: &InPlace<'_>, dump: Box<dyn Read + Send>) -> Result<InPlace
             // Without a `COMMIT` the end is a rollback; the failure is already known.
             drop(talk.finish());
             return Err(match status(request, &transaction) {
-                Ok(Some(status)) if status == "committed" => failure
-                    .context("the dump itself ended the transaction: a part of it took effect")
-                    .hint("restore the safety dump, or the backup into an empty database"),
-                _ => unchanged(failure, request),
+                Ok(Some(status)) if status == "committed" => NotRestored {
+                    failure: failure
+                        .context("the dump itself ended the transaction: a part of it took effect")
+                        .hint("restore the safety dump, or the backup into an empty database"),
+                    unchanged: false,
+                },
+                _ => unchanged(failure, request).into(),
             });
         }
     };
@@ -167,20 +201,41 @@ fn check(session: &Session, inventory: &Inventory, target: ServerVersion) -> Res
 }
 
 /// The server's own word on whether the transaction took effect.
-fn prove(request: &InPlace<'_>, transaction: &str, committed: Result<()>) -> Result<()> {
-    match (status(request, transaction), committed) {
-        (Ok(Some(status)), _) if status == "committed" => Ok(()),
-        (Ok(_), Err(failure)) => Err(failure.context("nothing was changed")),
-        (Ok(status), Ok(())) => Err(Failure::new(format!(
+fn prove(
+    request: &InPlace<'_>,
+    transaction: &str,
+    committed: Result<()>,
+) -> Result<(), NotRestored> {
+    let failure = match (settled(request, transaction), committed) {
+        (Ok(Some(status)), _) if status == "committed" => return Ok(()),
+        (Ok(Some(status)), Err(failure)) if status == "aborted" => {
+            return Err(failure.context("nothing was changed").into());
+        }
+        (Ok(_), Err(failure)) => failure.context("the restore may have taken effect or not"),
+        (Ok(status), Ok(())) => Failure::new(format!(
             "the server says that the transaction is {}",
             status.as_deref().unwrap_or("not known")
-        ))),
-        (Err(_), Ok(())) => Ok(()),
-        (Err(unknown), Err(failure)) => Err(failure
+        )),
+        (Err(_), Ok(())) => return Ok(()),
+        (Err(unknown), Err(failure)) => failure
             .context("the restore may have taken effect or not")
-            .hint(format!(
-                "ask the server: SELECT txid_status({transaction}); it could not be asked now: {unknown}"
-            ))),
+            .hint(format!("the server could not be asked now: {unknown}")),
+    };
+    Err(NotRestored {
+        failure: failure.hint(format!("ask the server: SELECT txid_status({transaction})")),
+        unchanged: false,
+    })
+}
+
+/// The same when the server has had the time to notice that its client is gone.
+fn settled(request: &InPlace<'_>, transaction: &str) -> Result<Option<String>> {
+    let began = Instant::now();
+    loop {
+        let status = status(request, transaction)?;
+        if status.as_deref() != Some("in progress") || began.elapsed() >= SETTLE_LIMIT {
+            return Ok(status);
+        }
+        stop::pause(SETTLE_LOOK)?;
     }
 }
 

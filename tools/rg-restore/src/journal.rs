@@ -32,6 +32,9 @@ pub struct Journal {
     /// kept when it fails.
     #[serde(default)]
     pub undo: bool,
+    /// Whether the app is left alone: not asked for its health either.
+    #[serde(default)]
+    pub leave_units: bool,
     /// What is exchanged, in this order.
     pub parts: Vec<Part>,
 }
@@ -84,6 +87,21 @@ pub enum Part {
         /// The safety dump.
         safety: PathBuf,
     },
+    /// A bucket's objects, undone from those that were replaced.
+    Bucket {
+        /// Its dataset.
+        dataset: DatasetName,
+        /// The service's address.
+        service: String,
+        /// The bucket's name there.
+        bucket: String,
+        /// The directory that keeps what was replaced; what lies in it also says how far the
+        /// exchange came.
+        safety: PathBuf,
+        /// The directory whose objects an undo puts back.
+        #[serde(default)]
+        puts_back: Option<PathBuf>,
+    },
 }
 
 impl Part {
@@ -93,7 +111,8 @@ impl Part {
             Part::Database { dataset, .. }
             | Part::Files { dataset, .. }
             | Part::Tables { dataset, .. }
-            | Part::InPlace { dataset, .. } => dataset,
+            | Part::InPlace { dataset, .. }
+            | Part::Bucket { dataset, .. } => dataset,
         }
     }
 
@@ -102,6 +121,7 @@ impl Part {
         match self {
             Part::Database { fresh, .. } => Some(fresh.into()),
             Part::Files { fresh, .. } => Some(fresh.into()),
+            Part::Bucket { puts_back, .. } => puts_back.as_ref().map(Into::into),
             Part::Tables { .. } | Part::InPlace { .. } => None,
         }
     }
@@ -111,6 +131,7 @@ impl Part {
         match self {
             Part::Database { aside, .. } => Some(aside.into()),
             Part::Files { aside, .. } => Some(aside.into()),
+            Part::Bucket { safety, .. } => Some(safety.into()),
             Part::Tables { .. } | Part::InPlace { .. } => None,
         }
     }
@@ -129,7 +150,9 @@ impl Part {
                 ..
             } => Some(aside.display().to_string()),
             Part::Tables { schema, .. } => Some(format!("the schema {schema}")),
-            Part::InPlace { safety, .. } => Some(safety.display().to_string()),
+            Part::InPlace { safety, .. } | Part::Bucket { safety, .. } => {
+                Some(safety.display().to_string())
+            }
             Part::Database { .. } | Part::Files { .. } => None,
         }
     }

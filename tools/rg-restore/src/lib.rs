@@ -7,6 +7,8 @@
 
 mod app;
 mod args;
+mod bootstrap;
+mod bucket;
 mod choose;
 mod database;
 mod drill;

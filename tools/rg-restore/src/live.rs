@@ -18,12 +18,15 @@ use rg_common::{Failure, OrFail, Result, report};
 
 use crate::database::{self, Server};
 use crate::exchange::Manners;
-use crate::inplace::{self, InPlace};
+use crate::inplace::{self, InPlace, NotRestored};
 use crate::journal::{self, Journal, Part};
 use crate::run::{Choice, Done, Job};
 use crate::source::Source;
 use crate::table::{self, TableRestore};
-use crate::{app, exchange, scratch};
+use crate::{app, bucket, exchange, scratch};
+
+/// What the name of a safety dump holds between dataset and stamp.
+pub const BEFORE: &str = "_before_";
 
 /// Replaces the rows of the tables that `--table` names.
 pub fn tables(
@@ -113,29 +116,24 @@ pub fn in_place(
         "the safety dump holds {} rows",
         report::count(before.tables.iter().map(|table| table.rows).sum())
     ));
-    around(
-        job.context,
-        job.config,
-        environment,
-        &units,
-        manners,
-        || {
-            refill(
-                job.context,
-                job.config,
-                &server,
-                &choice.source,
-                job.identities.as_ref(),
-            )
-        },
-    )
-    .map_err(|failure| failure.hint(format!("the safety dump is {}", safety.display())))?;
     let part = Part::InPlace {
         dataset: choice.dataset.name.clone(),
         safety,
     };
-    let journal = alone(job, choice, part);
-    record(job.config, &journal)?;
+    let journal = Journal {
+        units,
+        leave_units: manners.leave_units,
+        ..alone(job, choice, part)
+    };
+    refilled(job.context, job.config, &journal, manners, || {
+        refill(
+            job.context,
+            job.config,
+            &server,
+            &choice.source,
+            job.identities.as_ref(),
+        )
+    })?;
     crate::run::clean_up(job, &journal, notes);
     Ok(done)
 }
@@ -178,31 +176,24 @@ pub fn undo(
             let units = exchange::units(config, &dataset.environment, manners)?;
             let now = safety_path(config, dataset, &stamp.to_string())?;
             save(context, config, dataset, database, &now)?;
-            around(
-                context,
-                config,
-                &dataset.environment,
-                &units,
-                manners,
-                || refill(context, config, &server, &source, None),
-            )?;
-            let part_now = Part::InPlace {
-                dataset: dataset.name.clone(),
-                safety: now,
+            let journal = Journal {
+                stamp,
+                environment: last.environment.clone(),
+                units,
+                undo: true,
+                leave_units: manners.leave_units,
+                parts: vec![Part::InPlace {
+                    dataset: dataset.name.clone(),
+                    safety: now,
+                }],
             };
-            record(
-                config,
-                &Journal {
-                    stamp,
-                    units: Vec::new(),
-                    parts: vec![part_now],
-                    ..last.clone()
-                },
-            )?;
+            refilled(context, config, &journal, manners, || {
+                refill(context, config, &server, &source, None)
+            })?;
             journal::forget(config, last.stamp, |gone| gone == part)?;
             scratch::remove(safety)
         }
-        Part::Database { .. } | Part::Files { .. } => Ok(()),
+        Part::Database { .. } | Part::Files { .. } | Part::Bucket { .. } => Ok(()),
     }
 }
 
@@ -218,7 +209,7 @@ pub fn discard(context: &Context, config: &Config, part: &Part) -> Result<()> {
                 Ok(())
             }
         }
-        Part::InPlace { safety, .. } => scratch::remove(safety),
+        Part::InPlace { safety, .. } | Part::Bucket { safety, .. } => scratch::remove(safety),
         Part::Database { .. } | Part::Files { .. } => Ok(()),
     }
 }
@@ -229,7 +220,7 @@ fn refill(
     server: &Server<'_>,
     source: &Source,
     identities: Option<&rg_common::seal::Identities>,
-) -> Result<()> {
+) -> Result<(), NotRestored> {
     let content = database::content(source)?;
     let dump = source.open(context, config, identities)?;
     let request = InPlace {
@@ -242,32 +233,64 @@ fn refill(
 }
 
 /// Stops the app's units, does it, starts them and waits for health. The units are started again
-/// whatever happens.
-fn around(
+/// whatever happens. From before the work on the journal names the safety dump: it can be undone
+/// unless the database is certainly as it was, and then the dump goes.
+fn refilled(
     context: &Context,
     config: &Config,
-    environment: &str,
-    units: &[String],
+    journal: &Journal,
     manners: &Manners,
-    work: impl FnOnce() -> Result<()>,
+    work: impl FnOnce() -> Result<(), NotRestored>,
 ) -> Result<()> {
-    app::stop_units(units)?;
-    let worked = work();
-    let started = app::start_units(units);
-    worked?;
+    journal::begin(config, journal)?;
+    let worked = app::stop_units(&journal.units)
+        .map_err(NotRestored::from)
+        .and_then(|()| work());
+    let noted = match &worked {
+        Err(broken) if broken.unchanged => journal::taken_back(config).and_then(|()| sweep(config)),
+        _ => journal::done(config, journal),
+    };
+    let started = app::start_units(&journal.units);
+    worked.map_err(|broken| match broken.unchanged {
+        true => broken.failure,
+        false => broken
+            .failure
+            .hint("`rg-restore undo` puts back what was there before"),
+    })?;
+    noted?;
     started?;
-    match config.environment(environment) {
-        Some(environment) if !manners.leave_units => {
-            app::wait_healthy(context, &environment.app, units, manners.health_limit).map_err(
-                |failure| {
-                    failure
-                        .context("restored, but the app did not come up")
-                        .hint("`rg-restore undo` puts back what was there")
-                },
-            )
+    exchange::wait_healthy(context, config, journal, manners.health_limit).map_err(|failure| {
+        failure
+            .context("restored, but the app did not come up")
+            .hint("`rg-restore undo` puts back what was there")
+    })
+}
+
+/// Removes safety dumps that nothing can be undone with: a killed command began them, or what they
+/// were taken for changed nothing. Only under the lock and with no exchange under way.
+pub fn sweep(config: &Config) -> Result<()> {
+    let kept: Vec<PathBuf> = journal::undoable(config)?
+        .into_iter()
+        .flat_map(|journal| journal.parts)
+        .filter_map(|part| match part {
+            Part::InPlace { safety, .. } | Part::Bucket { safety, .. } => Some(safety),
+            _ => None,
+        })
+        .collect();
+    let folder = scratch::restore_folder(config)?;
+    let what = || format!("cannot read {}", folder.display());
+    for entry in fs::read_dir(&folder).or_fail(what)? {
+        let path = entry.or_fail(what)?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy());
+        let safety = name.is_some_and(|name| {
+            name.contains(BEFORE) && (name.ends_with(".zst") || bucket::is_safety(&name))
+        });
+        if safety && !kept.contains(&path) {
+            tracing::info!("removing {}, which nothing needs", path.display());
+            scratch::remove(&path)?;
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 /// A dump of the live database into the state directory, its rows counted.
@@ -333,7 +356,7 @@ fn safety_path(config: &Config, dataset: &DatasetConfig, stamp: &str) -> Result<
         }
         _ => ".dump",
     };
-    Ok(scratch::restore_folder(config)?.join(format!("{name}_before_{stamp}{extension}.zst")))
+    Ok(scratch::restore_folder(config)?.join(format!("{name}{BEFORE}{stamp}{extension}.zst")))
 }
 
 /// Notes what can be undone: it is committed already, so there is nothing to journal before.
@@ -348,6 +371,7 @@ fn alone(job: &Job<'_>, choice: &Choice<'_>, part: Part) -> Journal {
         environment: choice.dataset.environment.clone(),
         units: Vec::new(),
         undo: false,
+        leave_units: true,
         parts: vec![part],
     }
 }

@@ -12,7 +12,7 @@ use rg_common::{Failure, OrFail, Result};
 use crate::database::{self, Server, Trouble};
 use crate::journal::Part;
 use crate::run::{Choice, Done, Job};
-use crate::{files, scratch};
+use crate::{bucket, files, scratch};
 
 /// What a dataset is restored into.
 pub enum Prepared<'a> {
@@ -33,6 +33,7 @@ pub enum Prepared<'a> {
         /// The path at which it stays beside the live one, once it is complete.
         beside: Option<PathBuf>,
     },
+    Bucket(Box<bucket::Prepared>),
 }
 
 impl<'a> Prepared<'a> {
@@ -165,6 +166,7 @@ impl<'a> Prepared<'a> {
                     .map_or(Ok(()), |path| files::rename(fresh, path))
                     .map(|()| Vec::new())
             }
+            Prepared::Bucket(bucket) => bucket.fill(job, choice),
         }
     }
 
@@ -203,6 +205,7 @@ impl<'a> Prepared<'a> {
                 aside: aside.clone(),
                 replaces: *replaces,
             },
+            Prepared::Bucket(bucket) => bucket.part(choice),
         })
     }
 
@@ -212,6 +215,20 @@ impl<'a> Prepared<'a> {
                 create::drop_database(&server.admin, fresh, true)
             }
             Prepared::Files { fresh, .. } => scratch::remove(fresh),
+            Prepared::Bucket(_) => Ok(()),
+        }
+    }
+
+    /// What takes more than an instant is done here, while the app stands still.
+    pub fn exchange(
+        &self,
+        job: &Job<'_>,
+        choice: &Choice<'_>,
+        notes: &mut Vec<String>,
+    ) -> Result<()> {
+        match self {
+            Prepared::Bucket(bucket) => bucket.exchange(job, choice, notes),
+            Prepared::Database { .. } | Prepared::Files { .. } => Ok(()),
         }
     }
 
@@ -261,6 +278,7 @@ impl<'a> Prepared<'a> {
             Prepared::Files { live, aside, .. } => {
                 format!("replace {} (kept as {})", live.display(), aside.display())
             }
+            Prepared::Bucket(bucket) => bucket.target(),
         }
     }
 
@@ -291,6 +309,7 @@ impl<'a> Prepared<'a> {
                 live.display().to_string(),
                 replaces.then(|| aside.display().to_string()),
             ),
+            Prepared::Bucket(bucket) => bucket.place_and_kept(),
         };
         Done {
             dataset: choice.dataset.name.to_string(),

@@ -3,50 +3,29 @@
 //! Until everything is prepared and proven the live data is not touched; the exchange itself is
 //! `exchange.rs`.
 
+mod account;
+mod clean_up;
+
 use std::path::Path;
 use std::time::Duration;
 
 use rg_common::cli::Context;
 use rg_common::config::{Config, DatasetConfig, DatasetKind};
 use rg_common::names::Stamp;
-use rg_common::postgres::create;
-use rg_common::report::{self, Outcome, Page, Report, Tone};
+use rg_common::report::{self, Report};
 use rg_common::seal::Identities;
 use rg_common::{Failure, Result};
-use serde::Serialize;
 
 use crate::args::Run;
 use crate::choose::{self, Catalog, Wanted};
 use crate::exchange::{self, Manners};
-use crate::journal::{self, Journal, Part};
+use crate::journal::{self, Journal};
 use crate::prepared::Prepared;
 use crate::source::Source;
-use crate::{globals, live, scratch};
-
-#[derive(Serialize)]
-struct Restored {
-    dry_run: bool,
-    seconds: u64,
-    parts: Vec<Done>,
-    notes: Vec<String>,
-}
-
-/// One dataset that was restored.
-#[derive(Serialize)]
-pub struct Done {
-    /// Its name.
-    pub dataset: String,
-    /// The backup.
-    pub from: String,
-    /// Where it is now.
-    pub into: String,
-    /// What was replaced and where it is kept.
-    pub kept: Option<String>,
-    /// Rows, files, roles.
-    pub count: u64,
-    /// Which of them.
-    pub count_of: &'static str,
-}
+use crate::{bucket, globals, live, scratch};
+pub use account::Done;
+use account::{Restored, already};
+pub use clean_up::clean_up;
 
 /// One dataset with the backup chosen for it.
 pub struct Choice<'a> {
@@ -71,6 +50,11 @@ pub struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// The keys, by reference.
+    pub fn identities(&self) -> Option<&Identities> {
+        self.identities.as_ref()
+    }
+
     /// How the app is treated around it.
     pub fn manners(&self) -> Manners {
         Manners {
@@ -84,7 +68,7 @@ impl Job<'_> {
 pub fn run(context: &Context, args: &Run) -> Result<Box<dyn Report>> {
     let config = context.config()?;
     let mut notes = Vec::new();
-    let chosen = select(&config, args, &mut notes)?;
+    let chosen = select(&config, args)?;
     let identities = args
         .reading
         .identity
@@ -126,37 +110,8 @@ pub fn run(context: &Context, args: &Run) -> Result<Box<dyn Report>> {
     Ok(Box::new(restored))
 }
 
-/// A failure in one environment does not hide what was restored before it.
-fn already(failure: Failure, restored: &Restored) -> Failure {
-    let done: Vec<&str> = restored.parts.iter().map(|part| &*part.dataset).collect();
-    if done.is_empty() || restored.dry_run {
-        return failure;
-    }
-    failure.hint(format!(
-        "restored before that, and left so: {}",
-        done.join(", ")
-    ))
-}
-
-fn select<'a>(
-    config: &'a Config,
-    args: &Run,
-    notes: &mut Vec<String>,
-) -> Result<Vec<&'a DatasetConfig>> {
-    let mut chosen = config.select(&args.datasets)?;
-    chosen.retain(|dataset| {
-        let bucket = matches!(dataset.kind, DatasetKind::Bucket(_));
-        if bucket {
-            notes.push(format!(
-                "{} is not restored: this version does not back up buckets",
-                dataset.name
-            ));
-        }
-        !bucket
-    });
-    if chosen.is_empty() {
-        return Err(Failure::new("nothing that could be restored was chosen"));
-    }
+fn select<'a>(config: &'a Config, args: &Run) -> Result<Vec<&'a DatasetConfig>> {
+    let chosen = config.select(&args.datasets)?;
     let single = [
         ("--from", args.from.is_some()),
         ("--beside", args.beside.is_some()),
@@ -193,6 +148,13 @@ fn choose_all<'a>(
         ..
     } = job;
     if let Some(from) = args.from.as_deref().filter(|from| choose::is_file(from)) {
+        if let DatasetKind::Bucket(_) = &chosen[0].kind {
+            return Err(
+                Failure::new("a bucket is not restored from a bare file").hint(
+                    "its objects lie in several archives: name a backup of a store with --from ID",
+                ),
+            );
+        }
         let source = Source::bare(
             context,
             config,
@@ -308,7 +270,10 @@ fn one_point(
             DatasetKind::Files(files) => {
                 together.push((Prepared::files(job, choice, files)?, choice))
             }
-            DatasetKind::Bucket(_) => {}
+            DatasetKind::Bucket(bucket) => {
+                let prepared = bucket::Prepared::new(job, choice, bucket)?;
+                together.push((Prepared::Bucket(Box::new(prepared)), choice));
+            }
         }
     }
     if together.is_empty() {
@@ -348,11 +313,16 @@ fn one_point(
             environment: environment.to_owned(),
             units,
             undo: false,
+            leave_units: manners.leave_units,
             parts,
         };
         // From here on the journal is responsible for what was prepared.
         std::mem::forget(guard);
-        exchange::perform(job.context, job.config, &journal, &manners)?;
+        let notes = &mut restored.notes;
+        exchange::perform(job.context, job.config, &journal, &manners, &mut || {
+            let mut all = together.iter();
+            all.try_for_each(|(prepared, choice)| prepared.exchange(job, choice, notes))
+        })?;
         clean_up(job, &journal, &mut restored.notes);
     } else {
         std::mem::forget(guard);
@@ -412,84 +382,5 @@ impl Drop for Unwind<'_, '_> {
                 );
             }
         }
-    }
-}
-
-/// What the restores before this one had replaced is removed: this one can be undone now.
-pub fn clean_up(job: &Job<'_>, journal: &Journal, notes: &mut Vec<String>) {
-    let older = match journal::undoable(job.config) {
-        Ok(older) => older,
-        Err(failure) => return notes.push(failure.to_string()),
-    };
-    for old in older.iter().filter(|old| old.stamp < journal.stamp) {
-        for part in &old.parts {
-            if !journal
-                .parts
-                .iter()
-                .any(|new| new.dataset() == part.dataset())
-            {
-                continue;
-            }
-            let removed = match part {
-                Part::Database {
-                    dataset,
-                    aside,
-                    replaces: true,
-                    ..
-                } => exchange::server(job.context, job.config, dataset)
-                    .and_then(|server| create::drop_database(&server.admin, aside, false)),
-                Part::Files {
-                    aside,
-                    replaces: true,
-                    ..
-                } => scratch::remove(aside),
-                _ => live::discard(job.context, job.config, part),
-            };
-            let removed =
-                removed.and_then(|()| journal::forget(job.config, old.stamp, |gone| gone == part));
-            if let Err(failure) = removed {
-                notes.push(format!(
-                    "what the restore {} had replaced is still there: {failure}",
-                    old.stamp
-                ));
-            }
-        }
-    }
-}
-
-impl Report for Restored {
-    fn json(&self) -> serde_json::Result<serde_json::Value> {
-        serde_json::to_value(self)
-    }
-
-    fn human(&self, page: &mut Page) {
-        for done in &self.parts {
-            let figures = format!("{} {}", report::count(done.count), done.count_of);
-            let line = if self.dry_run {
-                format!(
-                    "would restore {} from {} into {} ({figures})",
-                    done.dataset, done.from, done.into
-                )
-            } else {
-                format!(
-                    "{} is restored from {} into {}: {figures}, compared",
-                    done.dataset, done.from, done.into
-                )
-            };
-            page.line(format!("{}  {line}", page.tone(Tone::Good, "✓")));
-            if let Some(kept) = &done.kept {
-                page.line(format!(
-                    "   what was replaced is {kept}; `rg-restore undo {}` puts it back",
-                    done.dataset
-                ));
-            }
-        }
-        for note in &self.notes {
-            page.line(format!("{}  {note}", page.tone(Tone::Warn, "⚠")));
-        }
-    }
-
-    fn outcome(&self) -> Outcome {
-        Outcome::Well
     }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rg_common::cli::Context;
 use rg_common::config::Config;
+use rg_common::postgres::{Session, create};
 use rg_common::store::{self, Lock};
 use rg_common::{Failure, OrFail, Result};
 
@@ -25,6 +26,13 @@ pub fn restore_folder(config: &Config) -> Result<PathBuf> {
     let folder = config.state.join("restore");
     make(&folder)?;
     Ok(folder)
+}
+
+/// Drops a database that we made, with whoever is in it. To a role that is no superuser the server
+/// refuses that while autovacuum is at work there; without the force it ends autovacuum itself.
+pub fn drop_database(session: &Session, name: &str) -> Result<()> {
+    create::drop_database(session, name, true)
+        .or_else(|_| create::drop_database(session, name, false))
 }
 
 fn make(folder: &Path) -> Result<()> {

@@ -8,12 +8,10 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use rg_common::catalog::manifest::{DatabaseContent, Extent, FORMAT, FilesContent};
-use rg_common::catalog::{self, Content, Manifest};
+use rg_common::catalog::manifest::{Extent, FORMAT};
+use rg_common::catalog::{self, Manifest};
 use rg_common::cli::Context;
-use rg_common::config::{Config, DatasetConfig, DatasetKind};
-use rg_common::dump::InventoryReader;
-use rg_common::files::{self, ExtractOptions, Limits, Owner};
+use rg_common::config::{Config, DatasetConfig};
 use rg_common::names::{BackupId, Stamp};
 use rg_common::progress::Progress;
 use rg_common::seal::{self, Identities, Opener};
@@ -65,8 +63,9 @@ impl Source {
         );
         let opener = seal::open(file, &extension_name(&name), identities)
             .map_err(|failure| failure.context(what()))?;
-        let (content, opener) =
-            survey(context, config, dataset, opener).map_err(|failure| failure.context(what()))?;
+        let scratch = crate::scratch::Folder::new(config, context, "survey")?;
+        let (content, opener) = dataset::survey(&dataset.kind, opener, scratch.path())
+            .map_err(|failure| failure.context(what()))?;
         let (_, digests) = opener.finish()?;
         let manifest = Manifest {
             format: FORMAT,
@@ -117,9 +116,14 @@ impl Source {
 
     /// The stored bytes.
     pub fn stored_bytes(&self, config: &Config) -> Result<Box<dyn Read + Send>> {
+        self.stored_file(config, &self.manifest.file)
+    }
+
+    fn stored_file(&self, config: &Config, file: &str) -> Result<Box<dyn Read + Send>> {
         match &self.place {
-            Place::Store(name) => store::open_named(config, name)?
-                .get(&catalog::beside(&self.manifest.id, &self.manifest.file)?),
+            Place::Store(name) => {
+                store::open_named(config, name)?.get(&catalog::beside(&self.manifest.id, file)?)
+            }
             Place::File(path) => Ok(Box::new(
                 File::open(path).or_fail(|| format!("cannot read {}", path.display()))?,
             )),
@@ -141,6 +145,40 @@ impl Source {
         Ok(sha256 == self.manifest.stored.sha256)
     }
 
+    /// Whether the list beside it is as it was recorded; an error when it cannot be read.
+    pub fn is_list_as_recorded(&self, config: &Config) -> Result<bool> {
+        let Some(list) = self.manifest.content.list() else {
+            return Ok(true);
+        };
+        let (_, sha256) = seal::stored_digest(self.stored_file(config, &list.file)?)?;
+        Ok(sha256 == list.stored.sha256)
+    }
+
+    /// The older backups that it cannot be restored without, from the same store.
+    pub fn needed(&self, config: &Config) -> Result<Vec<Source>> {
+        let needs = self.manifest.content.needs();
+        let (Place::Store(name), false) = (&self.place, needs.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let id = &self.manifest.id;
+        let listing = catalog::read(&*store::open_named(config, name)?, Some(&id.dataset))?;
+        let find = |stamp: Stamp| {
+            let needed = BackupId {
+                dataset: id.dataset.clone(),
+                stamp,
+            };
+            let lacks = |why: &str| Failure::new(format!("{id} needs {needed}, which is {why}"));
+            match listing.copies.get(&needed).map(|copy| &copy.manifest) {
+                Some(Ok(manifest)) => Ok(Source::stored(name, (**manifest).clone())),
+                Some(Err(why)) => Err(lacks(&format!("damaged: {why}"))),
+                None => {
+                    Err(lacks("not there").hint("another store may have all of it: --store NAME"))
+                }
+            }
+        };
+        needs.iter().map(|need| find(need.stamp)).collect()
+    }
+
     /// The plain bytes; their end comes only when every digest was right.
     pub fn open(
         &self,
@@ -148,21 +186,49 @@ impl Source {
         config: &Config,
         identities: Option<&Identities>,
     ) -> Result<Checked> {
-        let stored = self.stored_bytes(config)?;
-        let label = format!("reading {}", self.manifest.file);
-        let stored: Box<dyn Read + Send> = Box::new(Progress::new(
+        let Manifest {
+            file,
+            plain,
+            stored,
+            ..
+        } = &self.manifest;
+        self.open_file(context, config, identities, (file, plain, stored))
+    }
+
+    /// The plain bytes of the list beside it, likewise.
+    pub fn open_list(
+        &self,
+        context: &Context,
+        config: &Config,
+        identities: Option<&Identities>,
+    ) -> Result<Checked> {
+        let list = self.manifest.content.list();
+        let list =
+            list.ok_or_else(|| Failure::new(format!("{} has no list of objects", self.name())))?;
+        let file = (list.file.as_str(), &list.plain, &list.stored);
+        self.open_file(context, config, identities, file)
+    }
+
+    fn open_file(
+        &self,
+        context: &Context,
+        config: &Config,
+        identities: Option<&Identities>,
+        (file, plain, stored): (&str, &Extent, &Extent),
+    ) -> Result<Checked> {
+        let bytes: Box<dyn Read + Send> = Box::new(Progress::new(
             context,
-            &label,
-            Some(self.manifest.stored.bytes),
-            Stoppable(stored),
+            &format!("reading {file}"),
+            Some(stored.bytes),
+            Stoppable(self.stored_file(config, file)?),
         ));
-        let opener = seal::open(stored, &extension_name(&self.manifest.file), identities)
+        let opener = seal::open(bytes, &extension_name(file), identities)
             .map_err(|failure| failure.context(format!("cannot read {}", self.name())))?;
         Ok(Checked {
             opener: Some(opener),
             name: self.name(),
-            plain: self.manifest.plain.clone(),
-            stored: self.manifest.stored.clone(),
+            plain: plain.clone(),
+            stored: stored.clone(),
         })
     }
 }
@@ -171,42 +237,6 @@ impl Source {
 fn extension_name(file: &str) -> String {
     file.strip_suffix(".tgz")
         .map_or_else(|| file.to_owned(), |stem| format!("{stem}.tar.gz"))
-}
-
-fn survey<R: Read>(
-    context: &Context,
-    config: &Config,
-    dataset: &DatasetConfig,
-    mut opener: Opener<R>,
-) -> Result<(Content, Opener<R>)> {
-    if let DatasetKind::Files(_) = &dataset.kind {
-        let scratch = crate::scratch::Folder::new(config, context, "survey")?;
-        let options = ExtractOptions {
-            owner: Owner::Mine,
-            limits: Limits::of_free_space(scratch.parent())?,
-            allow_setuid: false,
-            attributes: false,
-        };
-        let inventory = files::extract(&mut opener, scratch.path(), options, &mut |_| Ok(()))?;
-        let content = FilesContent {
-            path: String::new(),
-            inventory,
-            list: None,
-        };
-        return Ok((Content::Files(Box::new(content)), opener));
-    }
-    let mut reader = InventoryReader::new(opener);
-    io::copy(&mut reader, &mut io::sink())
-        .map_err(|error| Failure::from_io("cannot read it", error))?;
-    let (opener, inventory) = reader.finish()?;
-    Ok((
-        Content::Database(Box::new(DatabaseContent {
-            inventory,
-            shape: None,
-            settings: None,
-        })),
-        opener,
-    ))
 }
 
 /// Plain bytes whose clean end means that all of them were right.

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::args::Undo;
 use crate::exchange::{self, Manners};
 use crate::journal::{self, Journal, Part};
-use crate::{files, live, scratch};
+use crate::{bucket, files, live, scratch};
 
 #[derive(Serialize)]
 struct Undone {
@@ -109,15 +109,24 @@ fn put_back(
         .iter()
         .map(|part| reversed(context, config, part, stamp))
         .collect::<Result<Vec<_>>>()?;
+    let buckets = exchanges
+        .iter()
+        .filter(|part| matches!(part, Part::Bucket { .. }))
+        .map(|part| bucket::PutBack::prove(context, config, part, last.stamp))
+        .collect::<Result<Vec<_>>>()?;
     let units = exchange::units(config, &last.environment, &manners)?;
     let journal = Journal {
         stamp,
         environment: last.environment.clone(),
         units,
         undo: true,
+        leave_units: manners.leave_units,
         parts: exchanges,
     };
-    exchange::perform(context, config, &journal, &manners)
+    exchange::perform(context, config, &journal, &manners, &mut || {
+        buckets.iter().try_for_each(|one| one.put_back(stamp))
+    })?;
+    live::sweep(config)
 }
 
 /// The exchange that takes a part back: what was set aside becomes the fresh one.
@@ -167,6 +176,19 @@ fn reversed(context: &Context, config: &Config, part: &Part, stamp: Stamp) -> Re
         Part::Database { dataset, .. } | Part::Files { dataset, .. } => Err(Failure::new(format!(
             "nothing was there before the restore of {dataset}: there is nothing to put back"
         ))),
+        Part::Bucket {
+            dataset,
+            service,
+            bucket,
+            safety,
+            ..
+        } => Ok(Part::Bucket {
+            dataset: dataset.clone(),
+            service: service.clone(),
+            bucket: bucket.clone(),
+            safety: bucket::safety_path(config, dataset, stamp)?,
+            puts_back: Some(safety.clone()),
+        }),
         Part::Tables { dataset, .. } | Part::InPlace { dataset, .. } => Err(Failure::new(format!(
             "the restore of {dataset} cannot be undone by an exchange"
         ))),

@@ -8,6 +8,7 @@ pub mod bucket;
 pub mod database;
 pub mod files;
 pub mod globals;
+mod survey;
 
 use std::fs::File;
 use std::io::Read;
@@ -22,6 +23,7 @@ use crate::failure::Result;
 use crate::names::Stamp;
 use crate::postgres::Connector;
 use crate::seal::{Compression, Recipe, Recipients};
+pub use survey::survey;
 
 /// A dataset's bytes on their way out.
 pub trait Dump: Read {

@@ -8,6 +8,9 @@
 //! Modes, times and ACLs of directories are set last, so that a read-only directory can be
 //! filled. They are held until then, within [`DIRECTORIES_BYTES_MAX`]; nothing else is.
 
+mod directories;
+mod links;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -15,32 +18,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::sha256::Sha256;
-use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Stat, linkat, mkfifoat, openat, statat, symlinkat, syncfs,
-};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags, mkfifoat, openat, symlinkat, syncfs};
 
-use super::CHUNK;
-use super::archive::{hash_zeros, read_at_most};
-use super::attributes::Attributes;
-use super::confine::{
-    below, clean, make_directory, new_directory, new_name, open_directory, refused, split,
-    symlink_target, twice,
-};
+use super::archive::hash_zeros;
+use super::confine::{clean, new_directory, new_name, refused, split, symlink_target};
 use super::describe::Describe;
-use super::entry::{Entry, Kind, Mtime, Xattr, escape};
+use super::entry::{Entry, Kind, escape};
 use super::inventory::{FilesInventory, Tally};
 use super::limits::{ExtractOptions, Limits, Owner};
 use super::members::{Member, MemberKind, Members};
-use super::walk::inode;
 use crate::failure::{Failure, OrFail, Result};
-
-/// Memory for the directories whose modes and times are set at the end.
-pub const DIRECTORIES_BYTES_MAX: usize = 512 << 20;
-/// Files with further names whose digest is remembered; it is computed again beyond.
-const LINKED_FILES_MAX: usize = 1_000_000;
-/// What a directory gets that the archive uses without describing it.
-const IMPLICIT_MODE: u32 = 0o755;
+pub use directories::DIRECTORIES_BYTES_MAX;
+use directories::{Held, implicit};
+use links::Linked;
 
 /// Extracts an archive into `into`, which must not exist yet or be an empty directory; read to
 /// the very end of the stream and flushed to disk with `syncfs`. The inventory is that of the
@@ -95,19 +85,6 @@ struct Extraction<'a> {
     tally: Tally,
     describe: Describe,
     sink: &'a mut dyn FnMut(&Entry) -> io::Result<()>,
-}
-
-/// What a file with several names holds.
-#[derive(Clone)]
-struct Linked {
-    sha256: [u8; 32],
-    xattrs: Vec<Xattr>,
-}
-
-/// A directory's description until the end.
-struct Held {
-    entry: Entry,
-    described: bool,
 }
 
 impl Extraction<'_> {
@@ -194,62 +171,6 @@ impl Extraction<'_> {
         (self.sink)(entry).map_err(|error| Failure::from_io("cannot keep the inventory", error))
     }
 
-    /// Makes a directory, or takes the description of one that was made for something in it.
-    fn directory(&mut self, entry: Entry) -> Result<()> {
-        match self.directories.get(&entry.path) {
-            Some(held) if held.described => return Err(twice()),
-            Some(_) => {}
-            None => {
-                let (parent, name) = split(&entry.path);
-                let (parent, name) = (parent.to_vec(), name.to_vec());
-                let directory = self.open_parent(&parent)?;
-                make_directory(directory.as_fd(), &name)?;
-                self.parent = Some((parent, directory));
-            }
-        }
-        self.record(&entry)?;
-        self.hold(Held {
-            entry,
-            described: true,
-        })
-    }
-
-    fn hold(&mut self, held: Held) -> Result<()> {
-        let xattrs = &held.entry.xattrs;
-        let attributes: usize = xattrs
-            .iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum();
-        // Twice the path (key and entry), and what the structures themselves take.
-        self.directories_bytes += 2 * held.entry.path.len() + attributes + 400;
-        if self.directories_bytes > DIRECTORIES_BYTES_MAX {
-            return Err(refused("it holds too many directories"));
-        }
-        self.undescribed += u64::from(!held.described);
-        let before = self.directories.insert(held.entry.path.clone(), held);
-        self.undescribed -= u64::from(before.is_some_and(|held| !held.described));
-        Ok(())
-    }
-
-    /// The directory that a name goes into, made if no member described it so far.
-    fn open_parent(&mut self, path: &[u8]) -> Result<OwnedFd> {
-        if let Some((known, directory)) = self.parent.take()
-            && known == path
-        {
-            return Ok(directory);
-        }
-        match open_directory(self.root.as_fd(), path, OFlags::PATH) {
-            Err(Errno::NOENT) => {}
-            other => return other.map_err(|error| below(path, error)),
-        }
-        let (above, name) = split(path);
-        let (above, name) = (above.to_vec(), name.to_vec());
-        let parent = self.open_parent(&above)?;
-        make_directory(parent.as_fd(), &name)?;
-        self.hold(implicit(path))?;
-        open_directory(self.root.as_fd(), path, OFlags::PATH).map_err(|error| below(path, error))
-    }
-
     fn file<R: Read>(
         &mut self,
         parent: BorrowedFd<'_>,
@@ -293,81 +214,6 @@ impl Extraction<'_> {
         self.describe.name(parent, name, entry)
     }
 
-    /// Links to a file extracted before. The entry takes over what the file is, which is what a
-    /// reader of the tree will find.
-    fn hard_link(&mut self, parent: BorrowedFd<'_>, name: &[u8], entry: &mut Entry) -> Result<()> {
-        let target = entry.link.clone().unwrap_or_default();
-        let (above, target_name) = split(&target);
-        let what = || format!("a hard link to `{}`", escape(&target));
-        let directory = open_directory(self.root.as_fd(), above, OFlags::PATH)
-            .map_err(|error| below(above, error).context(what()))?;
-        let found = statat(&directory, target_name, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(io::Error::from)
-            .or_fail(what)?;
-        if !FileType::from_raw_mode(found.st_mode).is_file() {
-            return Err(refused("a hard link to something that is no file").context(what()));
-        }
-        linkat(&directory, target_name, parent, name, AtFlags::empty()).map_err(new_name)?;
-        entry.size = found.st_size.unsigned_abs();
-        let linked = self.linked_content(directory.as_fd(), target_name, &found)?;
-        entry.sha256 = Some(linked.sha256);
-        if entry.xattrs.is_empty() {
-            // GNU tar writes them with the first name only.
-            entry.xattrs = linked.xattrs;
-        }
-        Ok(())
-    }
-
-    /// What a file with several names holds, read back once.
-    fn linked_content(
-        &mut self,
-        directory: BorrowedFd<'_>,
-        name: &[u8],
-        found: &Stat,
-    ) -> Result<Linked> {
-        if let Some(known) = self.linked.get(&inode(found)) {
-            return Ok(known.clone());
-        }
-        let what = || "cannot read the file that a hard link names".to_owned();
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(directory, name, flags, Mode::empty());
-        let file = File::from(file.map_err(io::Error::from).or_fail(what)?);
-        let (mut hash, mut at, mut buffer) = (Sha256::new(), 0, vec![0; CHUNK]);
-        loop {
-            let n = read_at_most(&file, &mut buffer, at).or_fail(what)?;
-            if n == 0 {
-                break;
-            }
-            hash.update(&buffer[..n]);
-            at += n as u64;
-        }
-        let linked = Linked {
-            sha256: hash.finalize(),
-            xattrs: Attributes::default().read(file.as_fd())?,
-        };
-        if self.linked.len() < LINKED_FILES_MAX {
-            self.linked.insert(inode(found), linked.clone());
-        }
-        Ok(linked)
-    }
-
-    fn finish_directory(&mut self, held: &Held) -> Result<()> {
-        let path = &held.entry.path;
-        let what = format!(
-            "cannot finish the directory {}/{}",
-            self.into.display(),
-            escape(path)
-        );
-        let directory = open_directory(self.root.as_fd(), path, OFlags::RDONLY)
-            .map_err(|error| below(path, error).context(what.clone()))?;
-        let described = self.describe.open(directory.as_fd(), &held.entry);
-        described.map_err(|failure| failure.context(what))?;
-        if held.described {
-            return Ok(());
-        }
-        self.record(&held.entry)
-    }
-
     /// Describes the directories, the deepest first, and flushes everything.
     fn finish(mut self) -> Result<FilesInventory> {
         // Nobody else can look in until the root gets its mode.
@@ -385,28 +231,6 @@ impl Extraction<'_> {
             .map_err(io::Error::from)
             .or_fail(|| format!("cannot flush {} to disk", self.into.display()))?;
         Ok(self.tally.finish())
-    }
-}
-
-/// A directory that the archive uses without describing it.
-fn implicit(path: &[u8]) -> Held {
-    Held {
-        described: false,
-        entry: Entry {
-            path: path.to_vec(),
-            kind: Kind::Dir,
-            size: 0,
-            mode: IMPLICIT_MODE,
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
-            owner: None,
-            group: None,
-            mtime: Mtime::default(),
-            sha256: None,
-            link: None,
-            xattrs: Vec::new(),
-            sparse: false,
-        },
     }
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::config::{Config, NotifyConfig, NotifyKind};
 use crate::env_file::EnvFile;
-use crate::failure::{Failure, OrFail, Result};
+use crate::failure::{Failure, Result};
 use crate::secret::Secret;
 
 /// How long one attempt may take.
@@ -73,21 +73,26 @@ fn send(channel: &NotifyConfig, network: &tokio::runtime::Handle, notice: &Notic
     }
     let url = address(channel).map_err(|failure| failure.context(what()))?;
     network.block_on(async {
-        let mut last = post(channel.kind, &url, notice).await;
+        let mut last = post(channel.kind, &url, notice, &what).await;
         for _ in 1..ATTEMPTS {
             if last.is_ok() {
                 break;
             }
             tokio::time::sleep(BETWEEN).await;
-            last = post(channel.kind, &url, notice).await;
+            last = post(channel.kind, &url, notice, &what).await;
         }
-        last.or_fail(what)
+        last
     })
 }
 
-async fn post(kind: NotifyKind, url: &Secret, notice: &Notice) -> std::result::Result<(), String> {
+async fn post(
+    kind: NotifyKind,
+    url: &Secret,
+    notice: &Notice,
+    what: impl Fn() -> String,
+) -> Result<()> {
     // The address is a secret: an error must not carry it.
-    let plain = |error: reqwest::Error| chain(&error.without_url());
+    let plain = |error: reqwest::Error| Failure::because(what(), error.without_url());
     let client = reqwest::Client::builder()
         .timeout(ATTEMPT)
         .build()
@@ -107,7 +112,11 @@ async fn post(kind: NotifyKind, url: &Secret, notice: &Notice) -> std::result::R
     if answer.status().is_success() {
         Ok(())
     } else {
-        Err(format!("it answered {}", answer.status()))
+        Err(Failure::new(format!(
+            "{}: it answered {}",
+            what(),
+            answer.status()
+        )))
     }
 }
 
@@ -126,19 +135,6 @@ fn account(notice: &Notice) -> String {
         end -= 1;
     }
     text.truncate(end);
-    text
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
     text
 }
 

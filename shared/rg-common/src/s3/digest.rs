@@ -12,6 +12,27 @@ pub fn md5(bytes: &[u8]) -> Md5 {
     md5::Md5::digest(bytes).into()
 }
 
+/// The MD5 of bytes that come one after the other.
+pub struct Md5Sum(md5::Md5);
+
+impl Md5Sum {
+    /// Of nothing yet.
+    #[allow(clippy::new_without_default, reason = "as for SHA-256")]
+    pub fn new() -> Self {
+        Md5Sum(md5::Md5::new())
+    }
+
+    /// More bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Of all of them.
+    pub fn finish(self) -> Md5 {
+        self.0.finalize().into()
+    }
+}
+
 /// The ETag of an object that was put together from parts with these digests.
 pub fn multipart_etag(parts: &[Md5]) -> String {
     format!("{}-{}", hex(&md5(parts.as_flattened())), parts.len())

@@ -28,7 +28,7 @@ use crate::failure::{Failure, Result};
 use crate::stop;
 use clock::ServiceClock;
 pub use credentials::Credentials;
-pub use digest::{Md5, base64, etag_md5, md5, multipart_etag};
+pub use digest::{Md5, Md5Sum, base64, etag_md5, md5, multipart_etag};
 pub use trouble::{Kind, S3Error};
 
 /// A connection must be made within this time.

@@ -7,6 +7,7 @@
 
 mod bucket;
 mod folder;
+mod mark;
 
 use std::fmt;
 use std::io::{self, Read};
@@ -16,6 +17,7 @@ use crate::failure::{Failure, Result};
 
 pub use bucket::{Bucket, PARTS_IN_FLIGHT};
 pub use folder::{Folder, free_bytes, lock_file};
+pub use mark::{is_to_be_made, open_to_write};
 
 /// A place for backups. Every method may block for as long as the data takes.
 pub trait Store: Send + Sync {
@@ -137,12 +139,12 @@ pub fn open(config: &StoreConfig) -> Result<Box<dyn Store>> {
     }
 }
 
-/// The store of that name.
+/// The store of that name, to be read: an error when its disk is not mounted (see `mark.rs`).
 pub fn open_named(config: &crate::config::Config, name: &str) -> Result<Box<dyn Store>> {
     let found = config.stores.iter().find(|store| store.name == name);
     let names = || config.stores.iter().map(|store| store.name.as_str());
     match found {
-        Some(found) => open(found),
+        Some(found) => mark::check(config, found).and_then(|()| open(found)),
         None => Err(
             Failure::new(format!("no store `{name}` is configured")).hint(format!(
                 "configured are: {}",

@@ -102,15 +102,29 @@ impl Archive {
     ) -> Archive {
         let young = |need: &&Need| is_young(need.stamp.time(), request.now);
         let earlier = request.earlier.iter().filter(young);
+        let mut archive = Archive::alone(bucket, listed, list, request.stamp, request.now);
+        archive.index = index;
+        archive.earlier = earlier
+            .map(|need| (need.stamp, need.file.clone()))
+            .collect();
+        archive
+    }
+
+    /// Of all that is listed, whatever earlier backups hold.
+    pub fn alone(
+        bucket: Bucket,
+        listed: Sorted<Listed>,
+        list: File,
+        stamp: Stamp,
+        now: Timestamp,
+    ) -> Archive {
         Archive {
             bucket,
             listed,
-            index,
-            earlier: earlier
-                .map(|need| (need.stamp, need.file.clone()))
-                .collect(),
-            stamp: request.stamp,
-            now: request.now,
+            index: Index::default(),
+            earlier: BTreeMap::new(),
+            stamp,
+            now,
             members: Members::default(),
             queue: VecDeque::new(),
             fetching: 0,

@@ -23,6 +23,7 @@ pub(super) struct Owner {
 }
 
 /// Gives the known objects in the order of their keys.
+#[derive(Default)]
 pub(super) struct Index {
     from: Option<BufReader<File>>,
     next: Option<ObjectEntry>,
@@ -31,10 +32,7 @@ pub(super) struct Index {
 impl Index {
     /// What is known of this bucket; nothing where there is no index, or another bucket's.
     pub fn open(path: &Path, owner: &Owner) -> Index {
-        let mut index = Index {
-            from: None,
-            next: None,
-        };
+        let mut index = Index::default();
         let Ok(file) = File::open(path) else {
             return index;
         };

@@ -3,6 +3,7 @@
 use std::fs::File;
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
@@ -16,7 +17,7 @@ use crate::s3::{Client, Kind, S3Error};
 /// An object up to this size is fetched whole, several at a time.
 pub(super) const SMALL_BYTES: u64 = 256 << 10;
 /// So many times in a row may a connection bring nothing.
-const IDLE_TRIES: u32 = 5;
+pub(super) const IDLE_TRIES: u32 = 5;
 /// So many pages in a row may be empty and still promise more.
 const EMPTY_PAGES_MAX: u32 = 10;
 
@@ -178,12 +179,14 @@ pub(super) struct Known {
     pub headers: Headers,
 }
 
-impl Known {
-    fn of(answer: &GetObjectOutput) -> Result<Known, S3Error> {
-        let size = answer
-            .content_length()
-            .and_then(|size| u64::try_from(size).ok());
+/// GET and HEAD answer alike, with types of their own.
+macro_rules! known {
+    ($answer:expr) => {{
+        let answer = $answer;
+        let size = answer.content_length();
+        let size = size.and_then(|size| u64::try_from(size).ok());
         let text = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+        let metadata = answer.metadata().into_iter().flatten();
         Ok(Known {
             size: size.ok_or_else(|| broken("the answer does not say how long it is"))?,
             etag: answer.e_tag().map(bare),
@@ -196,14 +199,22 @@ impl Known {
                 content_encoding: text(answer.content_encoding())
                     .filter(|encoding| encoding != "aws-chunked"),
                 content_language: text(answer.content_language()),
-                metadata: answer
-                    .metadata()
-                    .into_iter()
-                    .flatten()
+                metadata: metadata
                     .map(|(name, value)| (name.clone(), value.clone()))
                     .collect(),
             },
         })
+    }};
+}
+
+impl Known {
+    fn of(answer: &GetObjectOutput) -> Result<Known, S3Error> {
+        known!(answer)
+    }
+
+    /// Of an answer without content.
+    pub fn of_head(answer: &HeadObjectOutput) -> Result<Known, S3Error> {
+        known!(answer)
     }
 }
 

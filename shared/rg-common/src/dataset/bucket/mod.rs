@@ -7,11 +7,16 @@
 //! archives that its list names; retention and copies know that from its manifest.
 
 mod archive;
+mod changes;
 mod contents;
 mod index;
 mod live;
 mod object;
+mod prove;
+mod put;
+mod read_back;
 mod sorted;
+mod target;
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
@@ -29,8 +34,12 @@ use archive::Archive;
 use index::{Index, Owner};
 use live::Bucket;
 
+pub use changes::{Changes, Scope};
 pub use contents::{Lines, read_objects};
 pub use object::{Headers, ObjectEntry};
+pub use prove::{OpenArchive, Wanted, prove, wanted_as_listed};
+pub use put::PART_BYTES;
+pub use target::Target;
 
 /// An object whose archive is older than this is read again.
 pub const REREAD_DAYS: i64 = 30;

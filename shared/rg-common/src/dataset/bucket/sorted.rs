@@ -110,6 +110,17 @@ impl<T: Named> Ord for Head<T> {
 }
 
 impl<T: Named> Sorted<T> {
+    /// What lies in a file, one JSON line each, already in order.
+    pub fn of_file(file: File) -> Result<Self> {
+        let mut sorted = Sorted {
+            last: Vec::new(),
+            runs: vec![BufReader::new(file)],
+            heads: BinaryHeap::new(),
+        };
+        sorted.refill(0)?;
+        Ok(sorted)
+    }
+
     fn refill(&mut self, run: usize) -> Result<()> {
         if let Some(item) = read_line(&mut self.runs[run])? {
             self.heads.push(Reverse(Head { item, run }));
