@@ -32,7 +32,7 @@ fn uploads(site: &Site) {
 /// What a local store holds, without locks and proofs, as it would be called in the bucket.
 fn as_in_bucket(site: &Site) -> Vec<String> {
     let names = site.files("store").into_iter();
-    let names = names.filter(|name| !name.ends_with(".rg-lock") && !name.ends_with(".proof.json"));
+    let names = names.filter(|name| !name.contains(".rg-") && !name.ends_with(".proof.json"));
     names.map(|name| format!("vps-1/{name}")).collect()
 }
 
