@@ -58,6 +58,7 @@ pub fn rotate(context: &Context, schema: Option<&Path>, args: &Rotate) -> Result
         connector: Connector::new(context.network.clone(), "rg-envgen"),
     };
     let _held = journal::hold(&work.state)?;
+    replace::sweep(&Journal::path(&work.state))?;
     let earlier = match Journal::read(&work.state)? {
         Some(journal) if args.dry_run => Some(format!(
             "a rotation of {} is pending",
@@ -169,6 +170,10 @@ impl Work<'_> {
 
     /// What an earlier run left: finished when only the app was left to do, undone otherwise.
     fn recover(&self, journal: &Journal) -> Result<String> {
+        for file in &journal.files {
+            let _held = replace::hold(&replace::directory_of(&file.path))?;
+            replace::sweep(&file.path)?;
+        }
         let names = journal.names.join(", ");
         let of = &journal.environment;
         if journal.step == Step::Switched {

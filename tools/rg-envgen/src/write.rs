@@ -258,10 +258,13 @@ pub fn apply(
             };
             let open =
                 replace::look(&holder.path, true)?.is_some_and(|meta| replace::is_open(&meta));
-            if (record.changed || open) && !dry_run {
-                let directory = replace::directory_of(&holder.path);
-                let _held = replace::hold(&directory)?;
-                replace::replace(&holder.path, holder.document.text().as_bytes(), &manner)?;
+            if !dry_run {
+                let _held = replace::hold(&replace::directory_of(&holder.path))?;
+                replace::sweep(&holder.path)?;
+                if record.changed || open {
+                    let text = holder.document.text();
+                    replace::replace(&holder.path, text.as_bytes(), &manner)?;
+                }
             }
             written.files.push(record);
         }
