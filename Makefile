@@ -4,11 +4,12 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 CARGO   ?= cargo
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
-TOOLS   := rg-backup rg-restore
+TOOLS   := rg-backup rg-restore rg-bucket rg-envgen
+S3_SUITES := s3_kit s3_store s3_faults s3_messages s3_tools bucket backup_bucket restore_bucket rebuild
 # Rust by rustup is found also where the login shell's profile was not read.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo test check build bench install test-endurance clean
+.PHONY: help demo test check build bench install test-endurance test-s3 clean
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 demo: ## back up, destroy, restore and prove 300 MB and 5000 files (RG_DEMO_MB, RG_DEMO_FILES, RG_DEMO_MAJOR)
@@ -28,6 +29,9 @@ install: build ## the binaries and the systemd service into $(DESTDIR)$(PREFIX)
 	sed 's|@BINDIR@|$(PREFIX)/bin|' packaging/systemd/rg-backup@.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/rg-backup@.service
 test-endurance: deps ## the repeated experiments (kills, damage) eight times as often: hundreds of each
 	RG_TEST_ROUNDS=8 $(CARGO) test --workspace
+test-s3: ## stores in buckets, with 5 GiB there and back in constant memory (RG_S3_MIB)
+	@bash tests/install.sh
+	RG_S3_MIB=$${RG_S3_MIB:-5120} $(CARGO) test --package rg-tests $(addprefix --test ,$(S3_SUITES)) -- --nocapture
 clean: ## what cargo built
 	$(CARGO) clean
 

@@ -30,8 +30,13 @@ declare -A means=(
     [openssl]="the tests of TLS connections fail"
     [systemd]="the tests of timers fail"
     [bsdutils]="the tests of questions on a terminal fail"
+    [nginx]="the tests of rendered nginx sites fail"
+    [caddy]="the tests of rendered Caddyfiles fail"
+    [python3-yaml]="the tests of rendered compose files fail"
+    [git]="the test of env files in repositories fails"
+    [dash]="the test of the dialects of env files fails"
+    [python3-venv]="the tests of S3, of other majors, of pgvector and of the dialects of env files fail"
     [util-linux]="the tests of full disks fail"
-    [python3-venv]="PostgreSQL 16 and 18 cannot be fetched: the tests of other majors and of pgvector fail"
 )
 
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -55,7 +60,41 @@ look() {
         need systemd-analyze systemd
         need script bsdutils
         need unshare util-linux
-        python3 -c 'import venv, ensurepip' 2>/dev/null || needed+=(python3-venv)
+        PATH=$PATH:/usr/sbin need nginx nginx
+        need caddy caddy
+        /usr/bin/python3 -c 'import yaml' 2>/dev/null || needed+=(python3-yaml)
+        need dash dash
+        need git git
+        python3 -c 'import ensurepip, venv' 2>/dev/null || needed+=(python3-venv)
+    fi
+}
+
+# The readers of env files that the suite asks, pinned, below cargo's target directory: nothing of
+# them is installed into the system.
+env_readers() {
+    [ "$for_what" = all ] || return 0
+    local fixtures=${BASH_SOURCE[0]%/*}/fixtures/env
+    local place=${BASH_SOURCE[0]%/*}/../${CARGO_TARGET_DIR:-target}/env-readers
+    case ${CARGO_TARGET_DIR:-} in /*) place=$CARGO_TARGET_DIR/env-readers ;; esac
+    local pins
+    pins=$(cat "$fixtures/requirements.txt" "$fixtures/package.json" | sha256sum)
+    if [ "$(cat "$place/pins" 2>/dev/null)" != "$pins" ]; then
+        echo "install: the readers of env files into $place"
+        rm -rf "$place" && mkdir -p "$place" &&
+            python3 -m venv "$place/python" &&
+            "$place/python/bin/python" -m pip install --quiet -r "$fixtures/requirements.txt" &&
+            cp "$fixtures/package.json" "$place" &&
+            (cd "$place" && PATH=$PWD/python/bin:$PATH npm install --silent --no-audit --no-fund) &&
+            echo "$pins" >"$place/pins"
+    fi
+    # The docker client alone, unpacked and not installed: the package would start its daemon.
+    if ! have docker && [ ! -x "$place/docker/usr/bin/docker" ]; then
+        mkdir -p "$place/docker" &&
+            (cd "$place/docker" && apt-get -qq download docker.io >/dev/null && dpkg -x docker.io_*.deb . && rm -f docker.io_*.deb)
+    fi
+    if [ ! -e "$place/pins" ] || ! { have docker || [ -x "$place/docker/usr/bin/docker" ]; }; then
+        echo "install: still missing: readers of env files: the test of their dialects fails" >&2
+        return 1
     fi
 }
 
@@ -99,7 +138,7 @@ PATH=$PATH:$HOME/.cargo/bin have cargo ||
 # Full disks and programs that fail in the place of the real ones: root mounts them, an ordinary user
 # needs namespaces for it.
 namespaces() {
-    [ "$for_what" = all ] && [ "$(id -u)" != 0 ] || return 0
+    [ "$for_what" != demo ] && [ "$(id -u)" != 0 ] || return 0
     unshare --user --map-root-user --mount true 2>/dev/null && return 0
     echo "install: this user may make no user namespaces, which the tests of full disks and of failing programs need" >&2
     echo "install: allow them until the next start, or run the tests as root:" >&2
@@ -108,12 +147,13 @@ namespaces() {
     return 1
 }
 majors() {
-    [ "$for_what" != all ] || bash "$(dirname "$0")/majors.sh"
+    [ "$for_what" = demo ] || bash "$(dirname "$0")/majors.sh"
 }
 if [ ${#needed[@]} -eq 0 ]; then
     install_s3_servers || exit 1
     namespaces || exit 1
     majors || exit 1
+    env_readers || exit 1
     echo "install: nothing is missing"
     exit 0
 fi
@@ -153,6 +193,15 @@ if ! dpkg-query -W -f='${Status}' postgresql-common 2>/dev/null | grep -q 'ok in
     trap 'as_root rm -f "$no_cluster"' EXIT
 fi
 
+# Packages of servers would start them, now and at every boot: told not to.
+no_start=/usr/sbin/policy-rc.d
+if [ ! -e "$no_start" ]; then
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$no_start" >/dev/null
+    as_root chmod 755 "$no_start"
+    trap 'as_root rm -f "$no_cluster" "$no_start"' EXIT
+fi
+servers=$(printf '%s\n' "${needed[@]}" | grep -xE 'nginx|caddy')
+
 echo "install: missing: ${needed[*]}"
 apt update || echo "install: cannot refresh the package lists; trying with those at hand" >&2
 mapfile -t needed < <(printf '%s\n' "${needed[@]}" | sort -u)
@@ -163,6 +212,10 @@ if ! apt install -y --no-install-recommends "${needed[@]}" >/dev/null; then
             echo "install: cannot install $package: ${means[$package]}" >&2
     done
 fi
+
+for server in $servers; do
+    have systemctl && as_root systemctl disable --quiet "$server" 2>/dev/null
+done
 
 # pgvector is optional: Debian 12 and Ubuntu 22.04 do not have it.
 major=$(ls /usr/lib/postgresql 2>/dev/null | sort -n | tail -n 1)
@@ -185,4 +238,5 @@ fi
 install_s3_servers || exit 1
 namespaces || exit 1
 majors || exit 1
+env_readers || exit 1
 echo "install: done"

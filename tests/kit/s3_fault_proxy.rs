@@ -67,6 +67,8 @@ pub enum Fault {
 struct Shared {
     rules: Vec<(Op, RangeInclusive<u32>, Fault)>,
     counts: HashMap<Op, u32>,
+    now: u32,
+    most: u32,
 }
 
 /// The proxy.
@@ -122,7 +124,15 @@ impl S3FaultProxy {
 
     /// Nothing breaks any more; what was counted is forgotten.
     pub fn heal(&self) {
-        *lock(&self.shared) = Shared::default();
+        let mut shared = lock(&self.shared);
+        shared.rules.clear();
+        shared.counts.clear();
+        shared.most = 0;
+    }
+
+    /// The most requests that were under way at the same time.
+    pub fn most_at_once(&self) -> u32 {
+        lock(&self.shared).most
     }
 
     /// How many requests of a kind came.
@@ -146,6 +156,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Counts a request until its connection ends.
+struct UnderWay<'a>(&'a Mutex<Shared>);
+
+impl<'a> UnderWay<'a> {
+    fn begin(shared: &'a Mutex<Shared>) -> Self {
+        let mut all = lock(shared);
+        all.now += 1;
+        all.most = all.most.max(all.now);
+        UnderWay(shared)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        lock(self.0).now -= 1;
+    }
+}
+
 /// One request; the connection is closed after its answer.
 fn serve(mut client: TcpStream, upstream: u16, shared: &Mutex<Shared>) -> io::Result<()> {
     client.set_read_timeout(Some(SILENCE))?;
@@ -154,6 +182,7 @@ fn serve(mut client: TcpStream, upstream: u16, shared: &Mutex<Shared>) -> io::Re
         return Ok(());
     };
     let text = String::from_utf8_lossy(&head).into_owned();
+    let under_way = UnderWay::begin(shared);
     let op = op_of(&text);
     let fault = {
         let mut shared = lock(shared);
@@ -182,6 +211,7 @@ fn serve(mut client: TcpStream, upstream: u16, shared: &Mutex<Shared>) -> io::Re
         _ => {}
     }
     let (head, body) = ask(upstream, &text, &body)?;
+    drop(under_way);
     match fault {
         Some(Fault::ResetAfter) => return reset(&client),
         Some(Fault::Change(change)) => {

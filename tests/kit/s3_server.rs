@@ -31,6 +31,9 @@ const PORT_TRIES: u32 = 5;
 /// SeaweedFS answers gRPC on each HTTP port plus this.
 const GRPC_STEP: u16 = 10_000;
 
+/// SeaweedFS speaks TLS on its S3 port plus this.
+const TLS_STEP: u16 = 5;
+
 /// Holds a server: `$1` its directory, the rest its command line.
 const KEEPER: &str = r#"
 dir=$1; shift
@@ -95,6 +98,18 @@ impl SeaweedFs {
 
     /// One of one's own, for tests that stop it.
     pub fn start() -> S3Server {
+        SeaweedFs::start_with(&[])
+    }
+
+    /// One that also speaks TLS on [`S3Server::tls_port`], with this certificate and its key.
+    pub fn start_tls(certificate: &Path, key: &Path) -> S3Server {
+        SeaweedFs::start_with(&[
+            format!("-s3.cert.file={}", certificate.display()),
+            format!("-s3.key.file={}", key.display()),
+        ])
+    }
+
+    fn start_with(tls: &[String]) -> S3Server {
         let weed = program("weed");
         S3Server::start("SeaweedFS", true, |dir| {
             let base = free_ports(6);
@@ -144,6 +159,11 @@ impl SeaweedFs {
             ];
             for (step, name) in (0..).zip(ports) {
                 command.arg(format!("-{name}={}", base + step));
+            }
+            if !tls.is_empty() {
+                command
+                    .args(tls)
+                    .arg(format!("-s3.port.https={}", base + TLS_STEP));
             }
             (command, base)
         })
@@ -254,6 +274,11 @@ impl S3Server {
     /// TCP port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// TCP port on 127.0.0.1 of a server that speaks TLS.
+    pub fn tls_port(&self) -> u16 {
+        self.port + TLS_STEP
     }
 
     /// `http://127.0.0.1:PORT`
@@ -377,6 +402,8 @@ pub fn s3_store(endpoint: &str, key: &S3Key, place: (&str, &str, &str), dir: &Pa
             credentials: CredentialsPlace::File(credentials),
             storage_class: None,
             lock_days: None,
+            // The shortest there are, so that tests of many parts are quick.
+            part_mib: 5,
             locks: dir.join("locks"),
         })),
     }

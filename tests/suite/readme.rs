@@ -116,7 +116,7 @@ fn every_pipe_in_the_readme_restores_what_was_backed_up() {
 
 #[test]
 fn the_configuration_in_the_readme_is_understood() {
-    let text = blocks("toml").pop().expect("the configuration");
+    let text = blocks("toml").concat();
     let site = site!("readme_toml");
     let path = site.path("readme.toml");
     std::fs::write(&path, text).expect("the file");
@@ -124,6 +124,11 @@ fn the_configuration_in_the_readme_is_understood() {
     let names: Vec<&str> = config.datasets.iter().map(|d| d.name.as_str()).collect();
     assert_eq!(
         names,
-        ["globals", "production/database", "production/files/uploads"]
+        [
+            "globals",
+            "production/database",
+            "production/files/uploads",
+            "production/buckets/artifacts"
+        ]
     );
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use rg_common::sha256::Sha256;
 use rg_tests::{
     Chance, Damage, Deployment, FakeProgram, Fault, HttpSink, JuiceFs, Op, S3FaultProxy, S3Key,
-    S3Server, Sandbox, SeaweedFs, deployment, eventually, rounds, sandbox,
+    S3Server, Sandbox, SeaweedFs, Signal, age_key, deployment, eventually, rounds, sandbox,
 };
 
 /// So many objects are changed before each kill.
-const OBJECTS: u32 = 40;
+const OBJECTS: u32 = 30;
 const SOON: Duration = Duration::from_secs(60);
 const DATASET: &str = "app/buckets/artifacts";
 const RUN: &[&str] = &["run", DATASET, "--yes"];
@@ -414,6 +414,64 @@ fn a_restore_that_a_service_refuses_is_taken_back() {
         .says("the restore was taken back and everything is as it was");
     assert_eq!(app.held(), new);
     assert_eq!(app.kept(), [""; 0]);
+}
+
+#[test]
+fn a_restore_that_is_told_to_stop_is_taken_back_at_once() {
+    let (app, _, _) = changed(sandbox!());
+    for n in 0..20 {
+        app.put(&format!("many/{n}"), "old");
+    }
+    app.backup();
+    for n in 0..20 {
+        app.put(&format!("many/{n}"), format!("since {n}"));
+    }
+    let new = app.held();
+    let proxy = S3FaultProxy::before(app.server);
+    app.configure(&proxy.endpoint(), &app.server.admin, "");
+    // Those that travel at that moment are never answered.
+    proxy.on(Op::Put, 4..=19, Fault::Silence);
+    let running = app.place.spawn("rg-restore", RUN.iter().copied());
+    assert!(eventually(SOON, || proxy.count(Op::Put) >= 19));
+    running.signal(Signal::TERM);
+    running
+        .wait()
+        .fails(2)
+        .says("the restore was taken back and everything is as it was");
+    assert_eq!(app.held(), new);
+    assert_eq!(app.kept(), [""; 0]);
+}
+
+#[test]
+fn an_encrypted_backup_in_a_bucket_needs_the_identity_and_comes_back() {
+    let place = sandbox!();
+    let (public, identity) = age_key(&place);
+    let app = app(place, SeaweedFs::shared());
+    let store = app.server.bucket();
+    app.place.write("store.env", app.server.admin.env());
+    app.place.config(&format!(
+        "[stores.offsite]\nurl = \"s3://{store}/vps-1\"\nendpoint = \"{endpoint}\"\ncredentials = \"store.env\"\n\
+         [encryption]\nrecipients = [\"{public}\"]\n[environments.app]\nenv_file = \"env\"\n{}",
+        tables("app", &app.server.endpoint(), &app.bucket, ""),
+        endpoint = app.server.endpoint(),
+    ));
+    app.put("first", "1");
+    app.place.run("rg-backup", ["run", DATASET]).ok();
+    app.put("second", noise(300_000, 3));
+    app.place.run("rg-backup", ["run", DATASET]).ok();
+    let old = app.held();
+    app.put("first", "changed");
+    app.delete("second");
+    let new = app.held();
+    app.restore(RUN).fails(2).says("--identity FILE");
+    app.restore(&["drill", DATASET]).fails(2);
+    assert_eq!(app.held(), new);
+    let identity = identity.to_string_lossy();
+    app.restore(&["drill", DATASET, "--identity", &identity])
+        .ok();
+    app.restore(&[RUN, &["--identity", &identity]].concat())
+        .ok();
+    assert_eq!(app.held(), old);
 }
 
 #[test]

@@ -2,13 +2,41 @@
 
 use std::fs;
 
-use rg_tests::{Chance, Damage, Tool, deployment};
+use rg_tests::{Chance, Damage, Deployment, Postgres, Tool, deployment, sandbox};
 
 /// The proofs that lie in the store.
 fn proofs(app: &rg_tests::Sandbox) -> Vec<String> {
     let mut files = app.files("store");
     files.retain(|name| name.ends_with(".proof.json"));
     files
+}
+
+#[test]
+fn autovacuum_in_the_scratch_database_does_not_keep_it() {
+    // At work at once, and for long: a cost for each page.
+    let cluster = Postgres::setup()
+        .setting("autovacuum_naptime", "1")
+        .setting("autovacuum_analyze_threshold", "1")
+        .setting("autovacuum_vacuum_cost_delay", "100")
+        .setting("autovacuum_vacuum_cost_limit", "1")
+        .setting("vacuum_cost_page_hit", "1000")
+        .start();
+    let app = Deployment::new(sandbox!(), &cluster, "vacuumed");
+    app.backup_of("production/database");
+    let worker = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' \
+                  AND datname LIKE '%_rg_drill_%'";
+    let superuser = cluster.password("postgres");
+    app.program_does(
+        "pg_restore",
+        &format!(
+            "\"$real\" \"$@\" || exit\ncase \"$*\" in *--dbname*) ;; *) exit 0 ;; esac\n\
+             for i in $(seq 600); do\n\
+             [ \"$(PGOPTIONS= PGPASSWORD={superuser} psql -XAtq -U postgres -d postgres -c \"{worker}\")\" = 0 ] || exit 0\n\
+             sleep 0.1\ndone\nexit 1"
+        ),
+    );
+    app.restore(&["drill", "production/database"]).ok();
+    assert_eq!(app.left_over(), [""; 0]);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! PostgreSQL's other majors, and pgvector: what is backed up on each server comes back on it, row by
 //! row, and on a newer one too.
 
+use std::thread;
+
 use rg_tests::{Deployment, Postgres, Scale, deployment, fetched_majors, load_demo, sandbox};
 
 /// Chunks of text with an embedding each, as a retrieval service keeps them; the extension lives in
@@ -49,69 +51,82 @@ fn accident(app: &Deployment<'_>) {
 
 #[test]
 fn every_major_gets_back_what_it_had_from_both_formats() {
-    for major in fetched_majors() {
-        let cluster = Postgres::setup().major(major).start();
-        let found = cluster.psql("postgres", "SHOW server_version_num");
-        assert_eq!(found[..2], major.to_string());
-        let app = Deployment::new(sandbox!(), &cluster, "shop");
-        // As the postgres image makes it: the app's role may do everything, so pgvector is used.
-        cluster.psql("postgres", "ALTER ROLE shop SUPERUSER");
-        load_demo(&cluster, "shop", "shop", Scale::Small);
-        let good = app.held();
-        let shape = cluster.psql("shop", SHAPE);
-        for format in ["custom", "plain"] {
-            app.configure(&format!("format = \"{format}\""), "", "");
-            app.backup();
-            app.run("rg-backup", ["verify", "--latest"]).ok();
-            accident(&app);
-            app.restore(RUN).ok();
-            app.is_as(&good);
-            assert_eq!(cluster.psql("shop", SHAPE), shape, "{major}, {format}");
-            app.restore(&["drill", "production"]).ok();
-            app.is_as(&good);
+    // Side by side: most of the time is spent waiting for servers.
+    thread::scope(|scope| {
+        for major in fetched_majors() {
+            scope.spawn(move || gets_back_what_it_had(major));
         }
+    });
+}
+
+fn gets_back_what_it_had(major: u32) {
+    let cluster = Postgres::setup().major(major).start();
+    let found = cluster.psql("postgres", "SHOW server_version_num");
+    assert_eq!(found[..2], major.to_string());
+    let app = Deployment::new(sandbox!(), &cluster, "shop");
+    // As the postgres image makes it: the app's role may do everything, so pgvector is used.
+    cluster.psql("postgres", "ALTER ROLE shop SUPERUSER");
+    load_demo(&cluster, "shop", "shop", Scale::Small);
+    let good = app.held();
+    let shape = cluster.psql("shop", SHAPE);
+    for format in ["custom", "plain"] {
+        app.configure(&format!("format = \"{format}\""), "", "");
+        app.backup();
+        app.run("rg-backup", ["verify", "--latest"]).ok();
+        accident(&app);
+        app.restore(RUN).ok();
+        app.is_as(&good);
+        assert_eq!(cluster.psql("shop", SHAPE), shape, "{major}, {format}");
+        app.restore(&["drill", "production"]).ok();
+        app.is_as(&good);
     }
 }
 
 #[test]
 fn vectors_come_back_with_their_extension_and_their_index() {
-    for major in [16, 18] {
-        let cluster = Postgres::setup().major(major).start();
-        let app = Deployment::new(sandbox!(), &cluster, "rag");
-        cluster.psql("postgres", "ALTER ROLE rag SUPERUSER");
-        cluster.try_psql("rag", "rag", EMBEDDINGS).ok();
-        let good = app.held();
-        let nearest = cluster.psql("rag", NEAREST);
-        assert_eq!(nearest.lines().nth(1), Some("extensions.vector(24)"));
-        for format in ["custom", "plain"] {
-            let toml = format!("format = \"{format}\"\nextensions = [\"vector\"]");
-            app.configure(&toml, "", "");
-            app.backup();
-            app.run("rg-backup", ["verify", "--latest"]).ok();
-            cluster.psql(
-                "rag",
-                "DROP EXTENSION vector CASCADE; DELETE FROM rag.chunks",
-            );
-            app.restore(RUN).ok();
-            app.is_as(&good);
-            assert_eq!(cluster.psql("rag", NEAREST), nearest, "{major}, {format}");
-            app.restore(&["drill", "production/database"]).ok();
-            app.is_as(&good);
+    thread::scope(|scope| {
+        for major in [16, 18] {
+            scope.spawn(move || vectors_come_back(major));
         }
-        // One table alone, beside everything else that has gone on.
-        cluster.psql("rag", "DELETE FROM rag.chunks WHERE id % 3 = 0");
-        let words = [
-            "run",
-            "production/database",
-            "--table",
-            "rag.chunks",
-            "--yes",
-        ];
-        app.restore(&words).ok();
-        let chunks = cluster.digest("rag")["rag.chunks"].clone();
-        assert_eq!(chunks, good.rows["rag.chunks"]);
-        assert_eq!(cluster.psql("rag", NEAREST), nearest, "{major}, one table");
+    });
+}
+
+fn vectors_come_back(major: u32) {
+    let cluster = Postgres::setup().major(major).start();
+    let app = Deployment::new(sandbox!(), &cluster, "rag");
+    cluster.psql("postgres", "ALTER ROLE rag SUPERUSER");
+    cluster.try_psql("rag", "rag", EMBEDDINGS).ok();
+    let good = app.held();
+    let nearest = cluster.psql("rag", NEAREST);
+    assert_eq!(nearest.lines().nth(1), Some("extensions.vector(24)"));
+    for format in ["custom", "plain"] {
+        let toml = format!("format = \"{format}\"\nextensions = [\"vector\"]");
+        app.configure(&toml, "", "");
+        app.backup();
+        app.run("rg-backup", ["verify", "--latest"]).ok();
+        cluster.psql(
+            "rag",
+            "DROP EXTENSION vector CASCADE; DELETE FROM rag.chunks",
+        );
+        app.restore(RUN).ok();
+        app.is_as(&good);
+        assert_eq!(cluster.psql("rag", NEAREST), nearest, "{major}, {format}");
+        app.restore(&["drill", "production/database"]).ok();
+        app.is_as(&good);
     }
+    // One table alone, beside everything else that has gone on.
+    cluster.psql("rag", "DELETE FROM rag.chunks WHERE id % 3 = 0");
+    let words = [
+        "run",
+        "production/database",
+        "--table",
+        "rag.chunks",
+        "--yes",
+    ];
+    app.restore(&words).ok();
+    let chunks = cluster.digest("rag")["rag.chunks"].clone();
+    assert_eq!(chunks, good.rows["rag.chunks"]);
+    assert_eq!(cluster.psql("rag", NEAREST), nearest, "{major}, one table");
 }
 
 #[test]

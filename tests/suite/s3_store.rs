@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 
 use rg_common::config::{StoreConfig, StorePlace};
-use rg_common::store::{self, Key, Object, PART_BYTES, PutError, Store};
+use rg_common::store::{self, Key, Object, PutError, Store};
 use rg_tests::{JuiceFs, S3Server, Sandbox, SeaweedFs, s3_network, sandbox};
 
 /// What a server cannot do: with it a promise of the suite is left out for that server, in words.
@@ -26,6 +26,9 @@ const CANNOT: &[(&str, &str, &str)] = &[
 const UPLOADS: &str = "uploads";
 const LEASES: &str = "leases";
 const OBJECT_LOCK: &str = "object lock";
+
+/// As the kit configures it.
+const PART_BYTES: usize = 5 << 20;
 
 /// A kind of store with a place for one.
 struct Peer {

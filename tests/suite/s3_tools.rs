@@ -1,8 +1,12 @@
 //! The tools with stores in buckets: off-site copies, an outage, a bucket as the only store, and a
 //! restore straight out of it.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use rg_common::catalog::Manifest;
+use rg_common::names::Stamp;
+use rg_common::store::{Key, Store};
 use rg_tests::{
     Chance, Fault, JuiceFs, Op, Postgres, S3FaultProxy, S3Server, SeaweedFs, Signal, Site,
     eventually, rounds, site,
@@ -212,7 +216,8 @@ fn a_signal_while_parts_travel_aborts_the_upload_and_sync_catches_up() {
 
 #[test]
 fn half_a_gigabyte_goes_there_and_back_in_constant_memory() {
-    const MIB: u64 = 512;
+    // `make test-s3` sets 5 GiB.
+    let mib: u64 = std::env::var("RG_S3_MIB").map_or(512, |mib| mib.parse().expect("a number"));
     const RESIDENT_KIB_MAX: u64 = 128 << 10;
     let site = site!("s3_memory");
     let server = SeaweedFs::shared();
@@ -221,21 +226,199 @@ fn half_a_gigabyte_goes_there_and_back_in_constant_memory() {
     site.configure_stores(&only, UPLOADS);
     let mut noise = vec![0; 1 << 20];
     let mut all = Vec::new();
-    for seed in 0..MIB / 8 {
+    for seed in 0..64 {
         Chance::seeded(seed).fill(&mut noise);
         all.extend_from_slice(&noise);
     }
-    for copy in 0..8 {
+    for copy in 0..mib / 64 {
         site.write(format!("uploads/noise-{copy}"), &all);
     }
     drop(all);
-    let up = site.rg_backup(&["run", "app/files/uploads"]).ok();
+    let patience = Duration::from_secs(120 + mib);
+    let up = site
+        .backup_tool(&["run", "app/files/uploads"])
+        .time_limit(patience)
+        .run()
+        .ok();
     assert!(up.rss_kib_max < RESIDENT_KIB_MAX, "{} KiB", up.rss_kib_max);
-    let down = site.rg_backup(&["verify", "--all"]).ok();
+    let down = site
+        .backup_tool(&["verify", "--all"])
+        .time_limit(patience)
+        .run()
+        .ok();
     assert!(
         down.rss_kib_max < RESIDENT_KIB_MAX,
         "{} KiB",
         down.rss_kib_max
     );
-    println!("{} KiB up, {} KiB down", up.rss_kib_max, down.rss_kib_max);
+    println!(
+        "{mib} MiB: {} KiB and {:?} up with reading back, {} KiB and {:?} down",
+        up.rss_kib_max, up.wall, down.rss_kib_max, down.wall
+    );
+}
+
+/// Fills a store with backups, one a minute, like one that is there.
+fn many_backups(site: &Site, to: &dyn Store, count: u32) {
+    let (path, _) = site.manifests("store").pop().expect("a manifest");
+    let text = std::fs::read(&path).expect("a manifest");
+    let first: jiff::Timestamp = "2020-01-01T00:00:00Z".parse().expect("a time");
+    let next = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= count {
+                        return;
+                    }
+                    let mut manifest = Manifest::parse(&text).expect("a manifest");
+                    let at = first + jiff::SignedDuration::from_mins(i64::from(number));
+                    manifest.id.stamp = Stamp::at(at);
+                    manifest.file = format!("app_{}.dump.zst", manifest.id.stamp);
+                    manifest.stored.bytes = 1;
+                    let put = |name: &str, body: &str| {
+                        let key = Key::new(format!("app/database/{name}")).expect("a key");
+                        to.put(&key, &mut body.as_bytes()).expect("it can be put");
+                    };
+                    put(&manifest.file, "x");
+                    let name = format!("app_{}.manifest.json", manifest.id.stamp);
+                    put(&name, &manifest.render().expect("a manifest"));
+                }
+            });
+        }
+    });
+}
+
+/// A release build has a second; a debug build on a busy machine gets fifteen. What would show is
+/// work that grows with the square of their number.
+#[test]
+fn ten_thousand_backups_in_a_folder_are_listed_in_no_time() {
+    const COUNT: u32 = 10_000;
+    let site = site!("s3_many_folder");
+    site.backup();
+    let folder = rg_common::store::Folder::new("local", &site.path("store"));
+    many_backups(&site, &folder, COUNT);
+    let listed = site.rg_backup(&["list", "--json"]).ok();
+    let count = listed.json()["backups"].as_array().expect("a list").len();
+    assert_eq!(count, COUNT as usize + 1);
+    println!(
+        "{count} backups in a folder listed in {:?}, {} KiB",
+        listed.wall, listed.rss_kib_max
+    );
+    assert!(listed.wall < Duration::from_secs(15), "{:?}", listed.wall);
+}
+
+#[test]
+fn many_backups_in_a_bucket_are_read_side_by_side() {
+    const COUNT: u32 = 1_500;
+    let site = site!("s3_many_bucket");
+    let server = SeaweedFs::shared();
+    let bucket = server.bucket();
+    site.backup();
+    let _inside = rg_tests::s3_network().enter();
+    let config = server.store("offsite", &bucket, "vps-1", site.root());
+    let there = rg_common::store::open(&config).expect("a store");
+    many_backups(&site, &*there, COUNT);
+    let proxy = S3FaultProxy::before(server);
+    let offsite = store(&site, "offsite", &proxy.endpoint(), server, &bucket);
+    site.configure_stores(&offsite, "");
+    let listed = site.rg_backup(&["list", "--json"]).ok();
+    let count = listed.json()["backups"].as_array().expect("a list").len();
+    assert_eq!(count, COUNT as usize);
+    // One request for each manifest and no more, a handful for the list.
+    assert_eq!(proxy.count(Op::Get), COUNT);
+    assert_eq!(proxy.count(Op::List), COUNT.div_ceil(500));
+    let at_once = proxy.most_at_once();
+    assert!((4..=16).contains(&at_once), "{at_once} requests at once");
+    let direct = store(&site, "offsite", &server.endpoint(), server, &bucket);
+    site.configure_stores(&direct, "");
+    let listed = site.rg_backup(&["list"]).ok();
+    println!(
+        "{count} backups in a bucket listed in {:?}, {} KiB",
+        listed.wall, listed.rss_kib_max
+    );
+}
+
+#[test]
+fn a_private_authority_is_trusted_when_named_and_refused_otherwise() {
+    let site = site!("s3_tls");
+    let made = |args: &[&str]| {
+        site.program("openssl", args.iter().copied()).run().ok();
+    };
+    made(&[
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=authority of the suite",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.crt",
+    ]);
+    made(&[
+        "req",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=s3.test",
+        "-keyout",
+        "s3.key",
+        "-out",
+        "s3.csr",
+    ]);
+    site.write(
+        "s3.ext",
+        "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n",
+    );
+    made(&[
+        "x509",
+        "-req",
+        "-in",
+        "s3.csr",
+        "-CA",
+        "ca.crt",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+        "-days",
+        "2",
+        "-extfile",
+        "s3.ext",
+        "-out",
+        "s3.crt",
+    ]);
+    let server = SeaweedFs::start_tls(&site.path("s3.crt"), &site.path("s3.key"));
+    let bucket = server.bucket();
+    let endpoint = format!("https://127.0.0.1:{}", server.tls_port());
+    site.configure_stores(
+        &store(&site, "offsite", &endpoint, &server, &bucket),
+        UPLOADS,
+    );
+    // Longer than a part, so that parts travel unsigned under TLS too.
+    let mut noise = vec![0; 24 << 20];
+    Chance::seeded(7).fill(&mut noise);
+    site.write("uploads/noise", &noise);
+    let output = site.rg_backup(&["run", "app/files/uploads"]).fails(2);
+    assert!(output.out().contains("is not trusted: "), "{output:?}");
+    assert!(
+        output
+            .out()
+            .contains("hint: for a private authority, name its certificate in SSL_CERT_FILE"),
+        "{output:?}"
+    );
+    let trusting = |args: &[&str]| {
+        let tool = site
+            .backup_tool(args)
+            .env("SSL_CERT_FILE", site.path("ca.crt"));
+        tool.run().ok()
+    };
+    trusting(&["run", "app/files/uploads"]);
+    trusting(&["verify", "--all"]);
+    assert_eq!(server.open_uploads(&bucket), [""; 0]);
 }

@@ -94,7 +94,8 @@ fn row(context: &Context, entry: &Entry) -> Row {
             .flatten()
             .find(|f| !f.good)
             .map(|f| &f.said);
-        trouble.extend(what.or(found).map(|what| format!("{}: {what}", copy.store)));
+        let what = what.or(found).or(copy.lacks.as_ref());
+        trouble.extend(what.map(|what| format!("{}: {what}", copy.store)));
     }
     let sound = || entry.copies.iter().filter(|copy| copy.is_sound());
     let proof = match () {

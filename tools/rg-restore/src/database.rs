@@ -222,7 +222,8 @@ fn local_data_directory(server: &Server<'_>) -> Result<Option<String>> {
     Ok(folder.filter(|folder| Path::new(folder).exists()))
 }
 
-fn on_this_machine(url: &DatabaseUrl) -> bool {
+/// Whether a server is reached without leaving this machine.
+pub fn on_this_machine(url: &DatabaseUrl) -> bool {
     match &url.host {
         Host::Tcp(host) => host == "localhost" || host == "::1" || host.starts_with("127."),
         Host::Socket(_) => true,

@@ -5,6 +5,9 @@
 //! exchanged is read off the world (a database's oid, a directory's inode), never off the journal:
 //! so a crash at any instruction leaves something that [`recover`] can finish.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rg_common::cli::Context;
@@ -46,16 +49,19 @@ pub fn perform(
     manners: &Manners,
     buckets: &mut dyn FnMut() -> Result<()>,
 ) -> Result<()> {
+    let servers = Servers::new(context, config);
     if let Err(failure) = journal::begin(config, journal) {
         for part in &journal.parts {
-            discard(context, config, journal, part);
+            discard(&servers, journal, part);
         }
         return Err(failure.context("nothing was exchanged"));
     }
     // Buckets first: what can fail half way comes before what takes an instant.
     let exchanged = app::stop_units(&journal.units)
         .and_then(|()| buckets())
-        .and_then(|()| exchange_all(context, config, journal));
+        .and_then(|()| exchange_all(&servers, journal));
+    // Not held while the app comes up: the server may be restarted meanwhile.
+    drop(servers);
     if let Err(failure) = exchanged {
         return Err(take_back(context, config, journal, failure, manners));
     }
@@ -92,21 +98,22 @@ fn take_back(
     manners: &Manners,
 ) -> Failure {
     tracing::warn!("switching back: {failure}");
+    let servers = Servers::new(context, config);
     let back = (|| {
         // Where nothing was exchanged the app has its data, and nothing has to be stopped: what
         // failed may be the stopping.
-        if any_exchanged(context, config, journal)? {
+        if any_exchanged(&servers, journal)? {
             app::stop_units(&journal.units)?;
         }
         for part in journal.parts.iter().rev() {
-            revert(context, config, part)?;
+            revert(&servers, part)?;
         }
         app::start_units(&journal.units)
     })();
     match back {
         Ok(()) => {
             for part in &journal.parts {
-                discard(context, config, journal, part);
+                discard(&servers, journal, part);
             }
             if let Err(left) = journal::taken_back(config) {
                 return failure.context(format!("switched back, but {left}"));
@@ -129,15 +136,15 @@ fn take_back(
     }
 }
 
-fn exchange_all(context: &Context, config: &Config, journal: &Journal) -> Result<()> {
+fn exchange_all(servers: &Servers<'_>, journal: &Journal) -> Result<()> {
     journal
         .parts
         .iter()
-        .try_for_each(|part| exchange(context, config, part))
+        .try_for_each(|part| exchange(servers, part))
 }
 
 /// Exchanges a part unless it has been already.
-fn exchange(context: &Context, config: &Config, part: &Part) -> Result<()> {
+fn exchange(servers: &Servers<'_>, part: &Part) -> Result<()> {
     match part {
         Part::Database {
             dataset,
@@ -146,7 +153,7 @@ fn exchange(context: &Context, config: &Config, part: &Part) -> Result<()> {
             aside,
             ..
         } => {
-            let server = server(context, config, dataset)?;
+            let server = servers.of(dataset)?;
             if is_exchanged(&server, part)? {
                 return Ok(());
             }
@@ -177,7 +184,7 @@ fn exchange(context: &Context, config: &Config, part: &Part) -> Result<()> {
 }
 
 /// Takes a part back if it has been exchanged: the fresh one gets its old name again.
-fn revert(context: &Context, config: &Config, part: &Part) -> Result<()> {
+fn revert(servers: &Servers<'_>, part: &Part) -> Result<()> {
     match part {
         Part::Database {
             dataset,
@@ -187,7 +194,7 @@ fn revert(context: &Context, config: &Config, part: &Part) -> Result<()> {
             replaces,
             ..
         } => {
-            let server = server(context, config, dataset)?;
+            let server = servers.of(dataset)?;
             match (is_exchanged(&server, part)?, replaces) {
                 (false, _) => Ok(()),
                 (true, true) => databases::exchange(&server.admin, live, aside, fresh),
@@ -208,13 +215,13 @@ fn revert(context: &Context, config: &Config, part: &Part) -> Result<()> {
             (true, true) => rg_common::files::exchange(live, fresh),
             (true, false) => files::rename(live, fresh),
         },
-        Part::Bucket { .. } => bucket::take_back(context, config, part),
+        Part::Bucket { .. } => bucket::take_back(servers.context, servers.config, part),
         Part::Tables { .. } | Part::InPlace { .. } => Ok(()),
     }
 }
 
 /// Removes the fresh one of a part that is not live.
-fn discard(context: &Context, config: &Config, journal: &Journal, part: &Part) {
+fn discard(servers: &Servers<'_>, journal: &Journal, part: &Part) {
     if journal.undo && !matches!(part, Part::Bucket { .. }) {
         // What an undo would have put back is what the restore before it had replaced.
         return;
@@ -225,7 +232,7 @@ fn discard(context: &Context, config: &Config, journal: &Journal, part: &Part) {
             fresh,
             fresh_oid,
             ..
-        } => server(context, config, dataset).and_then(|server| {
+        } => servers.of(dataset).and_then(|server| {
             let ours = server.oid(fresh)? == Some(*fresh_oid);
             if ours {
                 create::drop_database(&server.admin, fresh, true)
@@ -253,12 +260,9 @@ fn is_exchanged(server: &Server<'_>, part: &Part) -> Result<bool> {
     }
 }
 
-fn any_exchanged(context: &Context, config: &Config, journal: &Journal) -> Result<bool> {
+fn any_exchanged(servers: &Servers<'_>, journal: &Journal) -> Result<bool> {
     for part in &journal.parts {
-        if matches!(
-            state(context, config, part)?,
-            State::Exchanged | State::Half
-        ) {
+        if matches!(state(servers, part)?, State::Exchanged | State::Half) {
             return Ok(true);
         }
     }
@@ -275,7 +279,7 @@ enum State {
     Lost,
 }
 
-fn state(context: &Context, config: &Config, part: &Part) -> Result<State> {
+fn state(servers: &Servers<'_>, part: &Part) -> Result<State> {
     Ok(match part {
         Part::Database {
             dataset,
@@ -283,7 +287,7 @@ fn state(context: &Context, config: &Config, part: &Part) -> Result<State> {
             fresh_oid,
             ..
         } => {
-            let server = server(context, config, dataset)?;
+            let server = servers.of(dataset)?;
             match () {
                 () if is_exchanged(&server, part)? => State::Exchanged,
                 () if server.oid(fresh)? == Some(*fresh_oid) => State::Ready,
@@ -322,10 +326,11 @@ pub fn recover(context: &Context, config: &Config) -> Result<Option<String>> {
             journal.stamp
         )
     };
+    let servers = Servers::new(context, config);
     let states = journal
         .parts
         .iter()
-        .map(|part| state(context, config, part))
+        .map(|part| state(&servers, part))
         .collect::<Result<Vec<_>>>();
     let states = states.map_err(|failure| {
         failure.context(what()).hint(format!(
@@ -342,7 +347,7 @@ pub fn recover(context: &Context, config: &Config) -> Result<Option<String>> {
             // The machine may have started again since, and the app with it.
             app::stop_units(&journal.units).map_err(|failure| failure.context(what()))?;
         }
-        exchange_all(context, config, &journal).map_err(|failure| failure.context(what()))?;
+        exchange_all(&servers, &journal).map_err(|failure| failure.context(what()))?;
         let started = app::start_units(&journal.units);
         journal::done(config, &journal)?;
         ("finished", started)
@@ -351,15 +356,16 @@ pub fn recover(context: &Context, config: &Config) -> Result<Option<String>> {
             app::stop_units(&journal.units).map_err(|failure| failure.context(what()))?;
         }
         for part in journal.parts.iter().rev() {
-            revert(context, config, part).map_err(|failure| failure.context(what()))?;
+            revert(&servers, part).map_err(|failure| failure.context(what()))?;
         }
         let started = app::start_units(&journal.units);
         for part in &journal.parts {
-            discard(context, config, &journal, part);
+            discard(&servers, &journal, part);
         }
         journal::taken_back(config)?;
         ("taken back", started)
     };
+    drop(servers);
     let in_place = |part: &Part| matches!(part, Part::InPlace { .. });
     let said = if journal.parts.iter().any(in_place) {
         format!(
@@ -384,6 +390,33 @@ pub fn recover(context: &Context, config: &Config) -> Result<Option<String>> {
     })?;
     tracing::warn!("{said}");
     Ok(Some(said))
+}
+
+/// The servers of the databases that are exchanged, each connected to once.
+struct Servers<'a> {
+    context: &'a Context,
+    config: &'a Config,
+    open: RefCell<BTreeMap<DatasetName, Rc<Server<'a>>>>,
+}
+
+impl<'a> Servers<'a> {
+    fn new(context: &'a Context, config: &'a Config) -> Self {
+        Servers {
+            context,
+            config,
+            open: RefCell::default(),
+        }
+    }
+
+    fn of(&self, dataset: &DatasetName) -> Result<Rc<Server<'a>>> {
+        if let Some(server) = self.open.borrow().get(dataset) {
+            return Ok(Rc::clone(server));
+        }
+        let server = Rc::new(server(self.context, self.config, dataset)?);
+        let mut open = self.open.borrow_mut();
+        open.insert(dataset.clone(), Rc::clone(&server));
+        Ok(server)
+    }
 }
 
 /// The server of a dataset's database.

@@ -7,11 +7,13 @@ use std::io::{Read, Write};
 use rg_common::catalog::Content;
 use rg_common::cli::Context;
 use rg_common::config::{Config, DatabaseConfig, DatasetConfig};
+use rg_common::dataset;
 use rg_common::dataset::globals::{BYTES_MAX, roles};
-use rg_common::postgres::facts;
+use rg_common::postgres::{Place, facts};
 use rg_common::seal::Identities;
 use rg_common::{Failure, Result};
 
+use crate::bootstrap::Socket;
 use crate::database::{self, Server, Trouble};
 use crate::run::{Choice, Done, Job};
 use crate::source::Source;
@@ -23,12 +25,15 @@ pub fn restore(
     database: &DatabaseConfig,
     notes: &mut Vec<String>,
 ) -> Result<Done> {
-    let server = Server::open(
+    let server = match Server::open(
         job.context,
         job.config,
         &choice.dataset.environment,
         database,
-    )?;
+    ) {
+        Ok(server) => server,
+        Err(failure) => return on_an_empty_server(job, choice, database, failure, notes),
+    };
     let text = read(
         job.context,
         job.config,
@@ -61,6 +66,44 @@ pub fn restore(
         into,
         kept: None,
         count: missing.len() as u64,
+        count_of: "roles",
+    })
+}
+
+/// Where the configured role is not there yet: all roles through the server's socket. Otherwise the
+/// failure to log in stays what it was.
+fn on_an_empty_server(
+    job: &Job<'_>,
+    choice: &Choice<'_>,
+    database: &DatabaseConfig,
+    failure: Failure,
+    notes: &mut Vec<String>,
+) -> Result<Done> {
+    let config = job.config;
+    let url = dataset::database::url(config, &choice.dataset.environment, database)?;
+    let Some(socket) = Socket::find(&url, &Place::parse(&database.via)?) else {
+        return Err(failure);
+    };
+    let text = read(job.context, config, &choice.source, job.identities.as_ref())?;
+    let roles = if job.args.dry_run {
+        roles(text.as_bytes())
+    } else {
+        let made = socket.populate(config, |there| without_existing(&text, there))?;
+        for name in &made.databases {
+            notes.push(format!("made the empty database {name}"));
+        }
+        made.roles
+    };
+    notes.push(format!(
+        "the server did not know {} yet: the roles were made as its superuser, those of the configured URLs with their passwords",
+        url.user
+    ));
+    Ok(Done {
+        dataset: choice.dataset.name.to_string(),
+        from: choice.source.name(),
+        into: format!("roles {}", roles.join(", ")),
+        kept: None,
+        count: roles.len() as u64,
         count_of: "roles",
     })
 }

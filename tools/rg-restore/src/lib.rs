@@ -7,6 +7,7 @@
 
 mod app;
 mod args;
+mod bootstrap;
 mod bucket;
 mod choose;
 mod database;

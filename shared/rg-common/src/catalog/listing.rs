@@ -1,12 +1,12 @@
 //! What stores hold: their manifests read, judged by the sizes of what lies beside them, merged.
 
-use std::collections::BTreeMap;
-use std::io::Read;
+use std::collections::{BTreeMap, HashSet};
 
+use super::ahead::Ahead;
 use super::manifest::{self, Manifest};
-use super::proof::{Finding, Proof, read_proof};
+use super::proof::{Finding, Proof, parse_proof};
 use super::{MANIFEST, PIN, PROOF, UNFINISHED, base, beside, id_of, key};
-use crate::failure::{OrFail, Result};
+use crate::failure::Result;
 use crate::names::{BackupId, DatasetName};
 use crate::store::{Key, Object, Store};
 
@@ -79,7 +79,8 @@ pub fn read(store: &dyn Store, dataset: Option<&DatasetName>) -> Result<Listing>
         .map(|object| (&object.key, object.bytes))
         .collect();
     let mut listing = Listing::default();
-    let mut claimed: Vec<Key> = Vec::new();
+    let mut claimed: HashSet<Key> = HashSet::new();
+    let mut ahead = Ahead::new(store, &objects);
     for object in &objects {
         let Some(stem) = object.key.as_str().strip_suffix(MANIFEST) else {
             continue;
@@ -89,7 +90,7 @@ pub fn read(store: &dyn Store, dataset: Option<&DatasetName>) -> Result<Listing>
         else {
             continue;
         };
-        let copy = read_copy(store, &id, object, &sizes)?;
+        let copy = read_copy(store, &id, object, &sizes, &mut ahead)?;
         if let Ok(manifest) = &copy.manifest {
             claimed.extend(data_keys(manifest)?);
         }
@@ -100,6 +101,12 @@ pub fn read(store: &dyn Store, dataset: Option<&DatasetName>) -> Result<Listing>
         .iter()
         .filter_map(|o| o.key.as_str().strip_suffix(UNFINISHED))
         .collect();
+    let damaged: Vec<String> = listing
+        .copies
+        .iter()
+        .filter(|(_, copy)| copy.manifest.is_err())
+        .map(|(id, _)| base(id))
+        .collect();
     for object in &objects {
         let text = object.key.as_str();
         let ours = [MANIFEST, PROOF, PIN, UNFINISHED]
@@ -109,10 +116,7 @@ pub fn read(store: &dyn Store, dataset: Option<&DatasetName>) -> Result<Listing>
             text.strip_prefix(stem)
                 .is_some_and(|rest| rest.starts_with('.'))
         });
-        let damaged = listing
-            .copies
-            .iter()
-            .any(|(id, copy)| copy.manifest.is_err() && text.starts_with(&base(id)));
+        let damaged = damaged.iter().any(|base| text.starts_with(base));
         if !ours && !unfinished && !damaged && !claimed.contains(&object.key) {
             listing.strangers.push(object.key.clone());
         }
@@ -176,14 +180,16 @@ fn read_copy(
     id: &BackupId,
     object: &Object,
     sizes: &BTreeMap<&Key, u64>,
+    ahead: &mut Ahead<'_>,
 ) -> Result<Copy> {
-    let manifest = read_manifest(store, id, object)?;
+    let manifest = read_manifest(id, object, ahead)?;
     let trouble = match &manifest {
         Ok(manifest) => trouble(manifest, sizes)?,
         Err(_) => None,
     };
-    let proof = if sizes.contains_key(&key(id, PROOF)?) {
-        read_proof(store, id)?
+    let proof = key(id, PROOF)?;
+    let proof = if sizes.contains_key(&proof) {
+        parse_proof(&ahead.take(&proof)?)
     } else {
         Proof::default()
     };
@@ -199,9 +205,9 @@ fn read_copy(
 }
 
 pub(super) fn read_manifest(
-    store: &dyn Store,
     id: &BackupId,
     object: &Object,
+    ahead: &mut Ahead<'_>,
 ) -> Result<std::result::Result<Box<Manifest>, String>> {
     if object.bytes > manifest::BYTES_MAX {
         return Ok(Err(format!(
@@ -209,12 +215,7 @@ pub(super) fn read_manifest(
             object.key.file_name()
         )));
     }
-    let mut text = Vec::new();
-    let read = store
-        .get(&object.key)?
-        .take(manifest::BYTES_MAX)
-        .read_to_end(&mut text);
-    read.or_fail(|| format!("cannot read {} in store `{}`", object.key, store.name()))?;
+    let text = ahead.take(&object.key)?;
     Ok(match Manifest::parse(&text) {
         Ok(manifest) if manifest.id == *id => Ok(Box::new(manifest)),
         Ok(manifest) => Err(format!(

@@ -5,6 +5,7 @@
 //! is being written or removed an `.unfinished` mark lies beside it, so that what a killed run
 //! left can be told from a file that somebody put there, which is never touched.
 
+mod ahead;
 mod listing;
 pub mod manifest;
 mod proof;
@@ -16,6 +17,7 @@ use crate::names::{BackupId, DatasetName, Stamp};
 use crate::seal;
 use crate::stop::Stoppable;
 use crate::store::{Key, Store};
+use ahead::Ahead;
 use listing::read_manifest;
 pub use listing::{Copy, Entry, Listing, merge, read};
 pub use manifest::{Content, Extent, Manifest, Need};
@@ -194,7 +196,8 @@ fn copy_needed(from: &dyn Store, to: &dyn Store, id: &BackupId, need: &Need) -> 
     let Some(object) = objects.iter().find(|object| object.key == key) else {
         return Ok(());
     };
-    let manifest = read_manifest(from, &needed, object)?.map_err(Failure::new)?;
+    let manifest =
+        read_manifest(&needed, object, &mut Ahead::new(from, &[]))?.map_err(Failure::new)?;
     copy_alone(from, to, &manifest).map_err(|failure| failure.context(what()))
 }
 

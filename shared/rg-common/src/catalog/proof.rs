@@ -39,8 +39,12 @@ pub(super) fn read_proof(store: &dyn Store, id: &BackupId) -> Result<Proof> {
     let key = key(id, PROOF)?;
     let read = store.get(&key)?.take(1 << 20).read_to_end(&mut text);
     read.or_fail(|| format!("cannot read {key} in store `{}`", store.name()))?;
-    // A proof that cannot be read proves nothing; the backup itself is judged by its manifest.
-    Ok(serde_json::from_slice(&text).unwrap_or_default())
+    Ok(parse_proof(&text))
+}
+
+/// A proof that cannot be read proves nothing; the backup itself is judged by its manifest.
+pub(super) fn parse_proof(text: &[u8]) -> Proof {
+    serde_json::from_slice(text).unwrap_or_default()
 }
 
 /// Records what a look or a drill found, keeping the other half of the proof.

@@ -10,6 +10,12 @@ use crate::s3::{Credentials, S3Config};
 
 /// The region that requests are signed for when none is configured.
 const REGION: &str = "us-east-1";
+/// A part's length unless configured: objects of up to 97 GiB, 40 MiB of memory.
+pub(super) const PART_MIB: u32 = 10;
+/// S3 takes no shorter parts.
+const PART_MIB_MIN: u32 = 5;
+/// Four of these are held in memory.
+const PART_MIB_MAX: u32 = 512;
 /// The variable in which systemd names the directory of a unit's credentials.
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
@@ -34,6 +40,8 @@ pub struct BucketStore {
     pub storage_class: Option<String>,
     /// For how many days a written object can be neither changed nor deleted.
     pub lock_days: Option<u32>,
+    /// The length of a part of an object that is sent in parts; an object can have 10,000.
+    pub part_mib: u32,
     /// Where this host's locks on it lie: `locks` in `state`.
     pub locks: PathBuf,
 }
@@ -60,6 +68,11 @@ impl BucketStore {
             path_style: self.path_style,
             credentials: Some(credentials),
         })
+    }
+
+    /// [`BucketStore::part_mib`] in bytes.
+    pub fn part_bytes(&self) -> usize {
+        (self.part_mib as usize) << 20
     }
 
     /// Whether two stores would write to the same keys of the same bucket.
@@ -224,6 +237,16 @@ pub(super) fn check_prefix(prefix: &str) -> Result<()> {
     .hint("write s3://BUCKET/WORD/WORD with letters, digits, `.`, `_` and `-`"))
 }
 
+/// A part's length that services take.
+pub(super) fn check_part(mib: Option<u32>) -> Result<u32> {
+    match mib.unwrap_or(PART_MIB) {
+        mib @ PART_MIB_MIN..=PART_MIB_MAX => Ok(mib),
+        other => Err(Failure::new(format!(
+            "part_mib is {other}, not between {PART_MIB_MIN} and {PART_MIB_MAX}"
+        ))),
+    }
+}
+
 /// A path, where `$CREDENTIALS_DIRECTORY/` at its start is systemd's.
 #[allow(clippy::disallowed_methods)]
 pub(super) fn credentials_path(path: &Path, base: &Path) -> Result<PathBuf> {
@@ -234,5 +257,81 @@ pub(super) fn credentials_path(path: &Path, base: &Path) -> Result<PathBuf> {
         Some(folder) => Ok(Path::new(&folder).join(name)),
         // Only whoever opens this store needs it.
         None => Ok(path.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{DatasetKind, StorePlace, raw};
+
+    fn parse(text: &str) -> Result<Config> {
+        raw::parse(text, Path::new("/etc/rg"), "vps-1")
+    }
+
+    fn refused(text: &str) -> (String, String) {
+        let failure = parse(text).expect_err("it must be refused");
+        (failure.to_string(), failure.hints().join(" | "))
+    }
+
+    const OFFSITE: &str = "[stores.offsite]\nurl = \"s3://acme-backups/vps-1/\"\n\
+        endpoint = \"https://s3.eu-central-003.backblazeb2.com\"\nregion = \"eu-central-003\"\n\
+        credentials = \"offsite.env\"\nstorage_class = \"STANDARD_IA\"\nlock_days = 30\n";
+
+    #[test]
+    fn a_key_nobody_knows_a_bad_name_and_one_place_twice_are_refused() {
+        let (said, hint) = refused(&format!("{OFFSITE}regoin = \"x\"\n"));
+        assert_eq!(said, "line 8: unknown key `regoin`");
+        assert_eq!(hint, "did you mean `region`?");
+        let (said, _) = refused("[stores.offsite]\nurl = \"s3://Acme/x\"\n");
+        assert_eq!(
+            said,
+            "stores.offsite.url is `s3://Acme/x`: `Acme` cannot be a bucket's name"
+        );
+        let (said, _) = refused("[stores.offsite]\nurl = \"s3://acme/../x\"\n");
+        assert!(
+            said.contains("cannot be the part of a bucket that is ours"),
+            "{said}"
+        );
+        let (said, _) = refused("[stores.offsite]\nurl = \"s3://acme\"\npart_mib = 4\n");
+        assert!(
+            said.ends_with("part_mib is 4, not between 5 and 512"),
+            "{said}"
+        );
+        let again = OFFSITE.replace("stores.offsite", "stores.again");
+        let again = again.replace("backblazeb2.com", "BACKBLAZEB2.com/");
+        let (said, _) = refused(&format!("{OFFSITE}{again}"));
+        assert_eq!(said, "the stores `offsite` and `again` are the same place");
+    }
+
+    #[test]
+    fn a_store_in_a_bucket_is_read_with_all_its_keys() {
+        let config = parse(OFFSITE).unwrap();
+        let StorePlace::Bucket(place) = &config.stores[0].place else {
+            panic!("a bucket");
+        };
+        assert_eq!((&*place.bucket, &*place.prefix), ("acme-backups", "vps-1"));
+        assert_eq!(
+            place.credentials,
+            CredentialsPlace::File("/etc/rg/offsite.env".into())
+        );
+        assert_eq!((place.lock_days, place.part_mib), (Some(30), PART_MIB));
+        assert_eq!(place.locks, Path::new("/var/lib/rg/locks"));
+    }
+
+    #[test]
+    fn a_bucket_of_the_app_is_read_with_all_its_keys() {
+        let bucket = "[environments.app.buckets.artifacts]\nendpoint = \"http://$H\"\nname = \"$N\"\n\
+            access_key = \"$A\"\nsecret_key = \"$S\"\naccess = \"public-read\"\nversioning = true\n\
+            noncurrent_days = 30\nlock = { mode = \"governance\", days = 3 }\n\
+            cors = [{ origins = [\"*\"], methods = [\"GET\"] }]\n";
+        let config = parse(&format!("{OFFSITE}{bucket}")).unwrap();
+        let DatasetKind::Bucket(bucket) = &config.datasets[0].kind else {
+            panic!("a bucket");
+        };
+        assert_eq!(bucket.access, Some(Access::PublicRead));
+        assert_eq!(bucket.lock.unwrap().mode, LockMode::Governance);
+        assert_eq!(bucket.cors.as_ref().unwrap()[0].methods, ["GET"]);
+        assert_eq!((bucket.versioning, bucket.expire_days), (Some(true), None));
     }
 }

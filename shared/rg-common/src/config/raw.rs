@@ -64,6 +64,7 @@ struct Store {
     credentials: Option<PathBuf>,
     storage_class: Option<String>,
     lock_days: Option<u32>,
+    part_mib: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -274,6 +275,7 @@ fn store(name: String, raw: Store, base: &Path, state: &Path) -> Result<StoreCon
             },
             storage_class: raw.storage_class,
             lock_days: raw.lock_days,
+            part_mib: bucket::check_part(raw.part_mib).map_err(at)?,
             locks: state.join("locks"),
         }))
     } else {

@@ -91,13 +91,21 @@ pub fn create_database(session: &Session, name: &str, like: &DatabaseShape) -> R
     })
 }
 
-/// Drops a database, if it exists; with `force` its sessions are ended first.
+/// Drops a database, if it exists; with `force` its sessions are ended first. To a role that is no
+/// superuser the server refuses the force while autovacuum is at work in it; without the force it
+/// ends autovacuum itself, so that is what is tried then.
 pub fn drop_database(session: &Session, name: &str, force: bool) -> Result<()> {
-    let force = if force { " WITH (FORCE)" } else { "" };
-    session.execute_within(
-        CREATE_LIMIT,
-        &format!("DROP DATABASE IF EXISTS {}{force}", identifier(name)),
-    )
+    let plain = format!("DROP DATABASE IF EXISTS {}", identifier(name));
+    if !force {
+        return session.execute_within(CREATE_LIMIT, &plain);
+    }
+    session
+        .execute_within(CREATE_LIMIT, &format!("{plain} WITH (FORCE)"))
+        .or_else(|refused| {
+            session
+                .execute_within(CREATE_LIMIT, &plain)
+                .map_err(|_| refused)
+        })
 }
 
 /// Gives a database another name, which must be free. Sessions in it make it fail after 5 s.

@@ -9,6 +9,7 @@ mod clock;
 mod credentials;
 mod digest;
 mod trouble;
+mod words;
 
 use std::future::Future;
 use std::time::Duration;
@@ -240,7 +241,7 @@ impl Client {
     /// What a call could not do, with the cause in words and the next step. `what` names the
     /// object or the bucket: `cannot read …`.
     pub fn failure(&self, what: impl Into<String>, error: S3Error) -> Failure {
-        trouble::failure(&self.about, what.into(), error)
+        words::failure(&self.about, what.into(), error)
     }
 }
 

@@ -15,7 +15,7 @@ use std::io::{self, Read};
 use crate::config::{StoreConfig, StorePlace};
 use crate::failure::{Failure, Result};
 
-pub use bucket::{Bucket, PART_BYTES, PARTS_IN_FLIGHT};
+pub use bucket::{Bucket, PARTS_IN_FLIGHT};
 pub use folder::{Folder, free_bytes, lock_file};
 pub use mark::{is_to_be_made, open_to_write};
 

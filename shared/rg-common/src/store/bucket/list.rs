@@ -128,7 +128,7 @@ pub(super) fn sweep(store: &Bucket, prefix: &str) -> Result<(), S3Error> {
                 .is_some_and(|(begun, now)| now - begun >= ABANDONED_AGE_SECONDS);
             if key.starts_with(&below) && old {
                 tracing::info!(%key, "aborting an upload that a killed run left");
-                super::write::abort(store, key, id)?;
+                super::upload::abort(store, key, id)?;
             }
         }
         let next = (

@@ -5,9 +5,11 @@
 //! two machines only one writes below a prefix (`lease`). In a bucket that keeps versions a delete
 //! leaves a delete marker and the old version; removing those is the bucket's lifecycle's business.
 
+mod arrived;
 mod lease;
 mod list;
 mod read;
+mod upload;
 mod write;
 
 use std::fmt::Write as _;
@@ -23,7 +25,7 @@ use crate::failure::{Failure, OrFail, Result};
 use crate::s3::{Client, Kind, S3Error};
 use crate::sha256::Sha256;
 pub use lease::Lease;
-pub use write::{PART_BYTES, PARTS_IN_FLIGHT};
+pub use upload::PARTS_IN_FLIGHT;
 
 /// How many small objects are read at once.
 pub const SMALL_IN_FLIGHT: usize = 16;

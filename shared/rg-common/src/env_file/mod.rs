@@ -5,6 +5,9 @@
 //! value to the end of the line without a trailing ` # comment`. Nothing is expanded: a `$` in a
 //! password is a `$`. The last of several equal keys wins, as in every reader.
 
+pub mod dialect;
+pub mod document;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

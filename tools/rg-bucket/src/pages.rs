@@ -1,0 +1,341 @@
+//! What lies in a bucket, a page at a time: objects, versions, uploads.
+//!
+//! A page holds at most [`PAGE`] entries, and one page is in memory. A list that does not go on
+//! (the same place twice, more promised and no place named) is an error, not a shorter list. The
+//! order is the server's: not all of them list by the keys' bytes.
+
+use aws_sdk_s3::primitives::DateTime;
+use jiff::Timestamp;
+use rg_common::s3::{Kind, S3Error};
+use rg_common::{Failure, Result, stop};
+
+use crate::target::Target;
+
+/// Entries a page; the most that S3 gives.
+pub const PAGE: i32 = 1000;
+
+/// One object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Its key, whole.
+    pub key: String,
+    /// Bytes.
+    pub size: u64,
+    /// The server's tag without its quotes; empty where it gives none.
+    pub etag: String,
+    /// When it was written.
+    pub modified: Option<Timestamp>,
+}
+
+/// One version of an object, or the mark that it was deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// The object.
+    pub object: Object,
+    /// The version's id; `null` where it was written before versioning was switched on.
+    pub id: String,
+    /// Whether it is what a plain GET finds.
+    pub latest: bool,
+    /// Whether it marks a deletion.
+    pub marker: bool,
+}
+
+/// An upload that was begun and not completed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upload {
+    /// The object it would become.
+    pub key: String,
+    /// The upload's id.
+    pub id: String,
+    /// When it began.
+    pub begun: Option<Timestamp>,
+}
+
+/// The pages of a list of objects.
+pub struct Objects<'a> {
+    target: &'a Target,
+    prefix: String,
+    after: Option<String>,
+    token: Option<String>,
+    ended: bool,
+}
+
+impl<'a> Objects<'a> {
+    /// Of keys that begin with `prefix`, which is whole: the target's own is not put before it.
+    pub fn new(target: &'a Target, prefix: &str) -> Objects<'a> {
+        Objects {
+            target,
+            prefix: prefix.to_owned(),
+            after: None,
+            token: None,
+            ended: false,
+        }
+    }
+
+    /// Behind this key.
+    #[must_use]
+    pub fn after(mut self, key: Option<String>) -> Self {
+        self.after = key;
+        self
+    }
+
+    /// The next page; none when the list has ended.
+    pub fn next_page(&mut self) -> Result<Option<Vec<Object>>> {
+        if self.ended {
+            return Ok(None);
+        }
+        stop::check()?;
+        let what = || format!("cannot list the bucket `{}`", self.target.bucket);
+        let call = self
+            .target
+            .client
+            .sdk()
+            .list_objects_v2()
+            .bucket(&self.target.bucket)
+            .max_keys(PAGE);
+        let call = call
+            .prefix(&self.prefix)
+            .set_continuation_token(self.token.clone());
+        let call = call.set_start_after(self.after.clone().filter(|_| self.token.is_none()));
+        let page = self
+            .target
+            .client
+            .call(call.send())
+            .map_err(|error| self.target.client.failure(what(), error))?;
+        let next = page.next_continuation_token().map(str::to_owned);
+        if page.is_truncated() == Some(true) {
+            if next.is_none() || next == self.token {
+                return Err(stuck(what()));
+            }
+            self.token = next;
+        } else {
+            self.ended = true;
+        }
+        let objects = page.contents.unwrap_or_default();
+        Ok(Some(
+            objects
+                .iter()
+                .map(|object| {
+                    read(
+                        object.key(),
+                        object.size(),
+                        object.e_tag(),
+                        object.last_modified(),
+                    )
+                })
+                .collect(),
+        ))
+    }
+}
+
+/// The pages of a list of versions.
+pub struct Versions<'a> {
+    target: &'a Target,
+    prefix: String,
+    place: (Option<String>, Option<String>),
+    ended: bool,
+}
+
+impl<'a> Versions<'a> {
+    /// Of keys that begin with `prefix`.
+    pub fn new(target: &'a Target, prefix: &str) -> Versions<'a> {
+        Versions {
+            target,
+            prefix: prefix.to_owned(),
+            place: (None, None),
+            ended: false,
+        }
+    }
+
+    /// The next page; none when the list has ended. The error is the service's, so that a server
+    /// without versions can be told.
+    pub fn next_page(&mut self) -> Result<Option<Vec<Version>>, S3Error> {
+        if self.ended {
+            return Ok(None);
+        }
+        let call = self
+            .target
+            .client
+            .sdk()
+            .list_object_versions()
+            .bucket(&self.target.bucket)
+            .max_keys(PAGE);
+        let call = call
+            .prefix(&self.prefix)
+            .set_key_marker(self.place.0.clone())
+            .set_version_id_marker(self.place.1.clone());
+        let page = self.target.client.call(call.send())?;
+        let filled = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+        let next = (
+            filled(page.next_key_marker()),
+            filled(page.next_version_id_marker()),
+        );
+        if page.is_truncated() == Some(true) {
+            if next.0.is_none() || next == self.place {
+                return Err(S3Error::ours(
+                    Kind::Other,
+                    "the list does not go on: the server says that there is more and not where",
+                ));
+            }
+            self.place = next;
+        } else {
+            self.ended = true;
+        }
+        let mut all: Vec<Version> = Vec::new();
+        for version in page.versions() {
+            all.push(Version {
+                object: read(
+                    version.key(),
+                    version.size(),
+                    version.e_tag(),
+                    version.last_modified(),
+                ),
+                id: version.version_id().unwrap_or("null").to_owned(),
+                latest: version.is_latest().unwrap_or(false),
+                marker: false,
+            });
+        }
+        for marker in page.delete_markers() {
+            all.push(Version {
+                object: read(marker.key(), None, None, marker.last_modified()),
+                id: marker.version_id().unwrap_or("null").to_owned(),
+                latest: marker.is_latest().unwrap_or(false),
+                marker: true,
+            });
+        }
+        Ok(Some(all))
+    }
+}
+
+/// The pages of a list of uploads.
+pub struct Uploads<'a> {
+    target: &'a Target,
+    prefix: String,
+    place: (Option<String>, Option<String>),
+    ended: bool,
+}
+
+impl<'a> Uploads<'a> {
+    /// Of keys that begin with `prefix`.
+    pub fn new(target: &'a Target, prefix: &str) -> Uploads<'a> {
+        Uploads {
+            target,
+            prefix: prefix.to_owned(),
+            place: (None, None),
+            ended: false,
+        }
+    }
+
+    /// The next page; none when the list has ended.
+    pub fn next_page(&mut self) -> Result<Option<Vec<Upload>>, S3Error> {
+        if self.ended {
+            return Ok(None);
+        }
+        let call = self
+            .target
+            .client
+            .sdk()
+            .list_multipart_uploads()
+            .bucket(&self.target.bucket)
+            .max_uploads(PAGE);
+        let call = call
+            .prefix(&self.prefix)
+            .set_key_marker(self.place.0.clone())
+            .set_upload_id_marker(self.place.1.clone());
+        let page = self.target.client.call(call.send())?;
+        let filled = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+        let next = (
+            filled(page.next_key_marker()),
+            filled(page.next_upload_id_marker()),
+        );
+        if page.is_truncated() == Some(true) {
+            if next.0.is_none() || next == self.place {
+                return Err(S3Error::ours(
+                    Kind::Other,
+                    "the list does not go on: the server says that there is more and not where",
+                ));
+            }
+            self.place = next;
+        } else {
+            self.ended = true;
+        }
+        let uploads = page.uploads().iter();
+        Ok(Some(
+            uploads
+                .map(|upload| Upload {
+                    key: upload.key().unwrap_or_default().to_owned(),
+                    id: upload.upload_id().unwrap_or_default().to_owned(),
+                    begun: upload.initiated().and_then(time),
+                })
+                .collect(),
+        ))
+    }
+}
+
+/// How many bytes an upload holds so far, in all of its parts; none where the server cannot say.
+pub fn uploaded_bytes(target: &Target, upload: &Upload) -> Option<u64> {
+    let mut bytes = 0;
+    let mut place: Option<String> = None;
+    loop {
+        let call = target
+            .client
+            .sdk()
+            .list_parts()
+            .bucket(&target.bucket)
+            .key(&upload.key)
+            .upload_id(&upload.id);
+        let page = target
+            .client
+            .call(call.set_part_number_marker(place.clone()).send())
+            .ok()?;
+        bytes += page
+            .parts()
+            .iter()
+            .filter_map(|part| u64::try_from(part.size()?).ok())
+            .sum::<u64>();
+        let next = page.next_part_number_marker().map(str::to_owned);
+        if page.is_truncated() != Some(true) || next.is_none() || next == place {
+            return Some(bytes);
+        }
+        place = next;
+    }
+}
+
+fn read(
+    key: Option<&str>,
+    size: Option<i64>,
+    etag: Option<&str>,
+    modified: Option<&DateTime>,
+) -> Object {
+    Object {
+        key: key.unwrap_or_default().to_owned(),
+        size: size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
+        etag: etag.unwrap_or_default().trim_matches('"').to_owned(),
+        modified: modified.and_then(time),
+    }
+}
+
+fn time(time: &DateTime) -> Option<Timestamp> {
+    Timestamp::from_second(time.secs()).ok()
+}
+
+fn stuck(what: String) -> Failure {
+    Failure::new(format!(
+        "{what}: the list does not go on: the server says that there is more and not where"
+    ))
+    .hint("something between here and there may change answers; run it again")
+}
+
+/// A key for a terminal: control characters are escaped.
+pub fn printable(key: &str) -> String {
+    key.chars()
+        .flat_map(|c| {
+            let escaped: Vec<char> = if c.is_control() {
+                c.escape_default().collect()
+            } else {
+                vec![c]
+            };
+            escaped
+        })
+        .collect()
+}

@@ -1,0 +1,550 @@
+//! `rotate`: a new value everywhere or nowhere.
+//!
+//! The steps: everything that will change is written into a journal; the server gets the new
+//! password; a new login proves it; the env files are switched; the units are restarted and the app
+//! is asked for its health; the journal goes. Any failure puts server and files back as they were,
+//! byte for byte. After a kill at any instruction the next run does one or the other, first of all.
+
+pub mod ages;
+mod journal;
+mod server;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rg_common::cli::Context;
+use rg_common::postgres::Connector;
+use rg_common::report::{Outcome, Page, Report, Tone};
+use rg_common::secret::Secret;
+use rg_common::{Failure, OrFail, Result};
+use serde::Serialize;
+
+use crate::args::Rotate;
+use crate::audit::{self, Act, What};
+use crate::generate::{self, Random};
+use crate::place::Place;
+use crate::replace::{self, Manner};
+use crate::schema::{Consumer, Environment, Kind, Source, Variable};
+use crate::{address, app, derive, place, safe};
+use journal::{FileChange, Journal, Login, Step};
+
+/// What a rotation did, or would do.
+#[derive(Debug, Serialize)]
+struct Rotated {
+    environment: String,
+    /// The variables, by the schema's ids.
+    names: Vec<String>,
+    files: Vec<PathBuf>,
+    roles: Vec<String>,
+    units: Vec<String>,
+    /// What the new values do to those who are logged in.
+    effects: Vec<String>,
+    /// What was found of an earlier run and how it ended.
+    earlier: Option<String>,
+    dry_run: bool,
+}
+
+/// Runs `rg-envgen rotate`.
+pub fn rotate(context: &Context, schema: Option<&Path>, args: &Rotate) -> Result<Box<dyn Report>> {
+    let place = Place::open(context, schema)?;
+    let state = place.state()?;
+    if args.list {
+        return ages::list(context, &place, &state, args.env.as_deref());
+    }
+    let work = Work {
+        context,
+        place: &place,
+        state,
+        args,
+        connector: Connector::new(context.network.clone(), "rg-envgen"),
+    };
+    let _held = journal::hold(&work.state)?;
+    let earlier = match Journal::read(&work.state)? {
+        Some(journal) if args.dry_run => Some(format!(
+            "a rotation of {} is pending",
+            journal.names.join(", ")
+        )),
+        Some(journal) => Some(work.recover(&journal)?),
+        None => None,
+    };
+    if args.names.is_empty() {
+        return match earlier {
+            Some(said) => Ok(Box::new(Rotated {
+                environment: String::new(),
+                names: Vec::new(),
+                files: Vec::new(),
+                roles: Vec::new(),
+                units: Vec::new(),
+                effects: Vec::new(),
+                earlier: Some(said),
+                dry_run: args.dry_run,
+            })),
+            None => Err(Failure::new("no secret is named")
+                .hint("rg-envgen rotate --list shows them with their age")),
+        };
+    }
+    let environment = match (&args.env, place.schema.environments.as_slice()) {
+        (Some(name), _) => place.schema.environment(name)?,
+        (None, [only]) => only,
+        (None, _) => {
+            return Err(Failure::new("there are several environments").hint("say which with --env"));
+        }
+    };
+    let (mut journal, effects) = work.create(environment, &mut generate::System)?;
+    let report = Rotated {
+        environment: environment.name.clone(),
+        names: journal.names.clone(),
+        files: journal.files.iter().map(|file| file.path.clone()).collect(),
+        roles: journal
+            .logins
+            .iter()
+            .map(|login| login.role.clone())
+            .collect(),
+        units: journal.units.clone(),
+        effects,
+        earlier,
+        dry_run: args.dry_run,
+    };
+    if args.dry_run {
+        return Ok(Box::new(report));
+    }
+    context.confirm(&report.question(), args.yes)?;
+    journal.write(&work.state)?;
+    match work.forward(&mut journal) {
+        Ok(()) => Ok(Box::new(report)),
+        Err(failure) => Err(work.back(&journal, failure)),
+    }
+}
+
+/// What writes env files waits until a rotation that was cut off is finished or undone.
+pub fn refuse_pending(state: &Path) -> Result<()> {
+    match Journal::path(state).exists() {
+        false => Ok(()),
+        true => Err(Failure::new("a rotation was cut off")
+            .hint("`rg-envgen rotate` without names finishes or undoes it")),
+    }
+}
+
+struct Work<'a> {
+    context: &'a Context,
+    place: &'a Place,
+    state: PathBuf,
+    args: &'a Rotate,
+    connector: Connector,
+}
+
+impl Work<'_> {
+    /// The first step: all that will change, with what it was. Nothing is changed yet.
+    fn create(
+        &self,
+        environment: &Environment,
+        random: &mut dyn Random,
+    ) -> Result<(Journal, Vec<String>)> {
+        let schema = &self.place.schema;
+        let mut holders = self.place.holders(environment)?;
+        let found = self.place.found(environment, &holders)?;
+        let known = derive::Known {
+            schema,
+            environment,
+            found,
+            given: BTreeMap::new(),
+        };
+        // With nothing to make up this only adds what stands inside addresses.
+        let old = derive::values(known, random, &|_| Some(String::new()))?;
+        let mut fresh: BTreeMap<String, Secret> = BTreeMap::new();
+        let mut effects = Vec::new();
+        for word in &self.args.names {
+            let variable = self.root(schema.meant(word, &environment.name)?)?;
+            let before = old.get(&variable.id).ok_or_else(|| {
+                Failure::new(format!("{word} has no value in {} yet", environment.name))
+                    .hint("rg-envgen write makes one")
+            })?;
+            let value = self.new_value(variable, random)?;
+            if value == *before {
+                return Err(Failure::new(format!(
+                    "the new value of {word} is the old one"
+                )));
+            }
+            safe::check(&variable.id, value.reveal())?;
+            effects.extend(
+                variable
+                    .on_rotate
+                    .as_ref()
+                    .map(|what| format!("{}: {what}", variable.id)),
+            );
+            fresh.insert(variable.id.clone(), value);
+        }
+        let mut logins = Vec::new();
+        let changed = self.followers(environment, &old, &fresh, &mut logins)?;
+        let mut files = Vec::new();
+        let mut touched = BTreeSet::new();
+        for holder in &mut holders {
+            replace::look(&holder.path, false)?;
+            let before = holder.document.text();
+            for (id, value) in &changed {
+                let variable = schema
+                    .variable(id)
+                    .ok_or_else(|| Failure::new("the schema changed"))?;
+                let name = variable.name_in(&environment.name);
+                if holder.document.get(&name).is_some() {
+                    safe::check(&name, value.reveal())?;
+                    holder.document.set(&name, value);
+                    touched.insert(id.clone());
+                }
+                for old in variable.former_in(&environment.name) {
+                    if holder.document.get(&old).is_some() {
+                        return Err(Failure::new(format!(
+                            "{old} in {} is an old name of {name}",
+                            holder.path.display()
+                        ))
+                        .hint("rg-envgen write renames it; rotate then"));
+                    }
+                }
+            }
+            let after = holder.document.text();
+            if after != before {
+                files.push(FileChange {
+                    path: holder.path.clone(),
+                    old: before,
+                    new: after,
+                });
+            }
+        }
+        if files.is_empty() {
+            return Err(Failure::new("no env file holds it"));
+        }
+        for login in &mut logins {
+            self.prepare(login)?;
+        }
+        let config = self.place.config.as_ref();
+        let app = config
+            .and_then(|config| config.environment(&environment.name))
+            .map(|one| &one.app);
+        let units = match app {
+            Some(app) if !self.args.leave_units => app::active(&app.units)?,
+            _ => Vec::new(),
+        };
+        let journal = Journal {
+            format: journal::FORMAT,
+            time: self.context.now,
+            environment: environment.name.clone(),
+            names: fresh.keys().cloned().collect(),
+            files,
+            logins,
+            units,
+            step: Step::Created,
+        };
+        Ok((journal, effects))
+    }
+
+    /// The variable that is really rotated: the password inside an address, the original of a copy.
+    fn root<'s>(&'s self, variable: &'s Variable) -> Result<&'s Variable> {
+        let schema = &self.place.schema;
+        let other = match &variable.source {
+            Source::Url(parts) => parts.password.only_reference(),
+            Source::Derived(text) => text.only_reference(),
+            Source::Twin(other) => Some(other.as_str()),
+            _ => None,
+        };
+        if let Some(other) = other.and_then(|id| schema.variable(id)) {
+            return self.root(other);
+        }
+        if !matches!(variable.kind, Kind::Secret { .. }) {
+            return Err(Failure::new(format!("{} is no secret", variable.id))
+                .hint("edit the file, or rg-envgen write --set"));
+        }
+        let database = schema.variables.iter().any(|one| {
+            matches!(&one.source, Source::Url(parts) if parts.password.only_reference() == Some(&variable.id))
+        });
+        if variable.consumers.contains(&Consumer::Compose) && !database {
+            return Err(Failure::new(format!("{} belongs to a container, which reads it only at its start", variable.id))
+                .hint("make a new access key on the storage server, give it to the app, and retire the old one"));
+        }
+        Ok(variable)
+    }
+
+    fn new_value(&self, variable: &Variable, random: &mut dyn Random) -> Result<Secret> {
+        match (&variable.source, &self.args.value_from) {
+            (_, Some(_)) if self.args.names.len() > 1 => {
+                Err(Failure::new("--value-from is for one secret at a time"))
+            }
+            (_, Some(path)) => {
+                let text = match path.as_os_str() == "-" {
+                    true => std::io::read_to_string(std::io::stdin().lock())
+                        .or_fail(|| "cannot read standard input".to_owned())?,
+                    false => place::read(path)?,
+                };
+                let line = text.lines().next().unwrap_or_default();
+                if !matches!(variable.source, Source::Person(_)) {
+                    let fits = variable.kind.accepts(line);
+                    fits.map_err(|why| {
+                        Failure::new(format!("the value given for {} {why}", variable.id))
+                    })?;
+                }
+                match line {
+                    "" => Err(Failure::new("the value given is empty")),
+                    line => Ok(Secret::new(line)),
+                }
+            }
+            (Source::Generated(generator), None) => generate::generate(*generator, random),
+            _ => Err(
+                Failure::new(format!("{} is not made here", variable.id)).hint(
+                    "get a new one where it comes from, and give it by --value-from FILE (or -)",
+                ),
+            ),
+        }
+    }
+
+    /// Everything that changes with the fresh values: copies, addresses and their twins.
+    fn followers(
+        &self,
+        environment: &Environment,
+        old: &derive::Values,
+        fresh: &BTreeMap<String, Secret>,
+        logins: &mut Vec<Login>,
+    ) -> Result<BTreeMap<String, Secret>> {
+        let mut changed = fresh.clone();
+        for variable in &self.place.schema.variables {
+            let Some(before) = old.get(&variable.id) else {
+                continue;
+            };
+            let parts = match &variable.source {
+                Source::Derived(text) => {
+                    if let Some(value) = text.only_reference().and_then(|id| fresh.get(id)) {
+                        changed.insert(variable.id.clone(), value.clone());
+                    }
+                    continue;
+                }
+                Source::Url(parts) => parts,
+                Source::Twin(other) => {
+                    match self.place.schema.variable(other).map(|one| &one.source) {
+                        Some(Source::Url(parts)) => parts,
+                        _ => continue,
+                    }
+                }
+                _ => continue,
+            };
+            let Some(password) = parts.password.only_reference().and_then(|id| fresh.get(id))
+            else {
+                continue;
+            };
+            let name = variable.name_in(&environment.name);
+            let after = address::with_password(before.reveal(), password.reveal())
+                .map_err(|failure| failure.context(format!("cannot change {name}")))?;
+            let login = Login::new(before.reveal(), &after)
+                .map_err(|failure| failure.context(format!("cannot read {name}")))?;
+            if !logins.iter().any(|one: &Login| one.same_role(&login)) {
+                logins.push(login);
+            }
+            changed.insert(variable.id.clone(), Secret::new(after));
+        }
+        Ok(changed)
+    }
+
+    /// Server, proof, files, app; the journal's mark says when only the app is left.
+    fn forward(&self, journal: &mut Journal) -> Result<()> {
+        for login in &journal.logins {
+            self.set(login)?;
+        }
+        for login in &journal.logins {
+            self.prove(login)?;
+        }
+        for file in &journal.files {
+            switch(file, &file.old, &file.new)?;
+        }
+        journal.step = Step::Switched;
+        journal.write(&self.state)?;
+        self.finish(journal)
+    }
+
+    /// Restarts and asks the app; then the new values are the ones.
+    fn finish(&self, journal: &Journal) -> Result<()> {
+        app::restart(&journal.units)?;
+        let config = self.place.config.as_ref();
+        let health = config
+            .and_then(|config| config.environment(&journal.environment))
+            .map(|one| one.app.health.as_slice());
+        let limit = Duration::from_secs(self.args.health_timeout);
+        app::wait_healthy(
+            self.context,
+            health.unwrap_or_default(),
+            &journal.units,
+            limit,
+        )?;
+        self.record(journal, What::Rotated)?;
+        Journal::remove(&self.state)
+    }
+
+    /// What an earlier run left: finished when only the app was left to do, undone otherwise.
+    fn recover(&self, journal: &Journal) -> Result<String> {
+        let names = journal.names.join(", ");
+        let of = &journal.environment;
+        if journal.step == Step::Switched {
+            return match self.finish(journal) {
+                Ok(()) => Ok(format!(
+                    "the rotation of {names} in {of} that was cut off is finished"
+                )),
+                Err(failure) => Err(self.back(journal, failure)),
+            };
+        }
+        self.undo(journal)
+            .map_err(|failure| self.stuck(journal, failure))?;
+        Ok(format!(
+            "the rotation of {names} in {of} that was cut off is undone"
+        ))
+    }
+
+    /// Undoes, and says with the failure how that went.
+    fn back(&self, journal: &Journal, failure: Failure) -> Failure {
+        match self.undo(journal) {
+            Ok(()) => failure.context("the rotation failed, and everything is as it was before"),
+            Err(second) => self
+                .stuck(journal, second)
+                .context(format!("the rotation failed: {failure}")),
+        }
+    }
+
+    fn stuck(&self, journal: &Journal, failure: Failure) -> Failure {
+        let roles: Vec<&str> = journal
+            .logins
+            .iter()
+            .map(|login| login.role.as_str())
+            .collect();
+        let failure = failure.context("the old state could not be put back");
+        let failure = failure.hint(format!(
+            "{} holds both values; run `rg-envgen rotate` again once the cause is gone",
+            Journal::path(&self.state).display()
+        ));
+        match roles.is_empty() {
+            true => failure,
+            false => failure.hint(format!(
+                "a superuser can set the password of {}: --admin FILE",
+                roles.join(", ")
+            )),
+        }
+    }
+
+    /// Server and files as they were; the app restarted where it may have seen the new values.
+    fn undo(&self, journal: &Journal) -> Result<()> {
+        // From here on no run finishes it any more, even if the app comes up meanwhile.
+        let seen = journal.step != Step::Created;
+        if journal.step == Step::Switched {
+            let mut journal = journal.clone();
+            journal.step = Step::Undoing;
+            journal.write(&self.state)?;
+        }
+        for login in &journal.logins {
+            self.restore(login)?;
+        }
+        let mut switched = false;
+        for file in &journal.files {
+            if place::read(&file.path)? != file.old {
+                switch(file, &file.new, &file.old)?;
+                switched = true;
+            }
+        }
+        if switched || seen {
+            app::restart(&journal.units)?;
+        }
+        self.record(journal, What::Rolledback)?;
+        Journal::remove(&self.state)
+    }
+
+    fn record(&self, journal: &Journal, what: What) -> Result<()> {
+        let act = Act {
+            time: self.context.clock(),
+            what,
+            environment: journal.environment.clone(),
+            names: journal.names.clone(),
+            user: audit::user(),
+        };
+        audit::record(&self.state, &[act])
+    }
+}
+
+/// Replaces a file that is still what it was expected to be.
+fn switch(file: &FileChange, from: &str, to: &str) -> Result<()> {
+    let directory = replace::directory_of(&file.path);
+    let _held = replace::hold(&directory)?;
+    if place::read(&file.path)? != from {
+        return Err(Failure::new(format!(
+            "{} was changed by somebody else meanwhile",
+            file.path.display()
+        ))
+        .hint("put the rotated names right by hand; the journal holds both values"));
+    }
+    let manner = Manner {
+        mode: 0o600,
+        ..Manner::default()
+    };
+    replace::replace(&file.path, to.as_bytes(), &manner)
+}
+
+impl Rotated {
+    fn question(&self) -> String {
+        let mut text = format!(
+            "Give {} of {} new values",
+            self.names.join(", "),
+            self.environment
+        );
+        if !self.roles.is_empty() {
+            text.push_str(&format!(
+                ", set the password of the role {}",
+                self.roles.join(", ")
+            ));
+        }
+        if !self.units.is_empty() {
+            text.push_str(&format!(", restart {}", self.units.join(", ")));
+        }
+        for effect in &self.effects {
+            text.push_str(&format!(" ({effect})"));
+        }
+        text.push('?');
+        text
+    }
+}
+
+impl Report for Rotated {
+    fn json(&self) -> serde_json::Result<serde_json::Value> {
+        serde_json::to_value(self)
+    }
+
+    fn human(&self, page: &mut Page) {
+        if let Some(said) = &self.earlier {
+            page.line(format!("{}  {said}", page.tone(Tone::Warn, "⚠")));
+        }
+        if self.names.is_empty() {
+            return;
+        }
+        let verb = if self.dry_run {
+            "would rotate"
+        } else {
+            "rotated"
+        };
+        let sign = page.tone(Tone::Good, "✓");
+        page.line(format!(
+            "{sign} {verb} {} of {}",
+            self.names.join(", "),
+            self.environment
+        ));
+        for role in &self.roles {
+            page.line(format!(
+                "  role {role}: new password, proven by a new login"
+            ));
+        }
+        for file in &self.files {
+            page.line(format!("  {}", file.display()));
+        }
+        for unit in &self.units {
+            page.line(format!("  restarted {unit}"));
+        }
+        for effect in &self.effects {
+            page.line(format!("{}  {effect}", page.tone(Tone::Warn, "⚠")));
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome::Well
+    }
+}
