@@ -24,6 +24,7 @@ pub struct Backup<'a> {
     identities: Option<&'a Identities>,
     source: &'a Source,
     needed: &'a [Source],
+    records: bool,
 }
 
 impl<'a> Backup<'a> {
@@ -41,7 +42,15 @@ impl<'a> Backup<'a> {
             identities,
             source,
             needed,
+            records: false,
         }
+    }
+
+    /// An older archive that is found damaged is recorded as that: the next backup reads its objects
+    /// again.
+    pub fn recording(mut self) -> Backup<'a> {
+        self.records = true;
+        self
     }
 
     fn content(&self) -> Result<&BucketContent> {
@@ -123,7 +132,9 @@ impl<'a> Backup<'a> {
         let needed = reading.manifest.id != self.source.manifest.id;
         match reading.blame(self.config, failure) {
             Trouble::Bad(failure) if needed => {
-                self.record(reading, &failure);
+                if self.records {
+                    self.record(reading, &failure);
+                }
                 let id = &self.source.manifest.id;
                 Trouble::Bad(failure.context(format!("{id} needs {}", reading.manifest.id)))
             }
@@ -142,8 +153,6 @@ impl<'a> Backup<'a> {
         }
     }
 
-    /// An older archive that is damaged is recorded as that, so that the next backup reads its
-    /// objects again.
     fn record(&self, reading: &Source, failure: &Failure) {
         let finding = Finding {
             at: self.context.clock(),

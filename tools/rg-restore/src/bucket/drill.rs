@@ -36,7 +36,7 @@ pub fn drill(
     let prefix = prefix(place.target.name());
     sweep(&place, &prefix)?;
     let needed = source.needed(config)?;
-    let backup = Backup::new(context, config, identities, source, &needed);
+    let backup = Backup::new(context, config, identities, source, &needed).recording();
     backup.prove(&place)?;
     let stamp = Stamp::at(context.clock()).to_string().replace('_', "-");
     let scratch = place.target.named(&format!("{prefix}{stamp}"));

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::archive::Archive;
 use super::contents::{Lines, read_objects};
 use super::live::{Bucket, Listed};
-use super::object::Headers;
+use super::object::{Headers, ObjectEntry};
 use super::prove::{OpenArchive, Wanted};
 use super::put::Flight;
 use super::read_back::{self, same_headers};
@@ -31,6 +31,10 @@ use crate::s3::S3Error;
 const LOOKS_MAX: usize = 16;
 /// So many objects may wait behind one whose headers are still asked for.
 const WAITING_MAX: usize = 1024;
+
+/// An object that was written so shortly before it was read may have been written again since, with
+/// the same time.
+const SLACK_SECONDS: i64 = 2;
 
 /// What becomes of live objects that are not wanted.
 #[derive(Clone, Copy)]
@@ -329,6 +333,14 @@ enum Step {
     Delete(Listed),
 }
 
+/// Whether an object with the recorded ETag was not even written again. Its time tells, but not of
+/// writes within the second in which it was read.
+fn is_untouched(entry: &ObjectEntry, live: &Listed) -> bool {
+    let read = entry.stamp.time().as_second();
+    live.modified.as_second() == entry.modified.as_second()
+        && entry.modified.as_second() + SLACK_SECONDS < read
+}
+
 type Look = JoinHandle<Result<Option<Headers>, S3Error>>;
 
 impl Planner<'_> {
@@ -346,7 +358,7 @@ impl Planner<'_> {
                 let same = live.size == entry.size
                     && (recorded || (etag.is_some() && live.etag == wanted.etag));
                 match () {
-                    () if same && recorded && live.modified == entry.modified => (Step::Keep, None),
+                    () if same && recorded && is_untouched(entry, &live) => (Step::Keep, None),
                     () if same => {
                         let look = self.look(&entry.key);
                         (Step::Replace(wanted, live), Some(look))

@@ -302,6 +302,7 @@ fn bare(etag: &str) -> String {
     etag.trim_matches('"').to_owned()
 }
 
+/// In whole seconds: some services give a list with fractions and an object's own answer without.
 fn time(time: &DateTime) -> Timestamp {
-    Timestamp::new(time.secs(), i32::try_from(time.subsec_nanos()).unwrap_or(0)).unwrap_or_default()
+    Timestamp::from_second(time.secs()).unwrap_or_default()
 }
