@@ -33,11 +33,12 @@ impl Report for Written {
                 parts.push(format!("{old} is now {new}"));
             }
             let sign = page.tone(Tone::Good, "✓");
-            page.line(format!(
+            let line = format!(
                 "{sign} {verb}  {}  {}",
                 file.path.display(),
                 parts.join("; ")
-            ));
+            );
+            page.line(line.trim_end());
         }
         for note in &self.notes {
             page.line(format!("{}  {note}", page.tone(Tone::Warn, "⚠")));
