@@ -196,7 +196,8 @@ fn copy_needed(from: &dyn Store, to: &dyn Store, id: &BackupId, need: &Need) -> 
     let Some(object) = objects.iter().find(|object| object.key == key) else {
         return Ok(());
     };
-    let manifest = read_manifest(&needed, object, &mut Ahead::new(from, &[]))?.map_err(Failure::new)?;
+    let manifest =
+        read_manifest(&needed, object, &mut Ahead::new(from, &[]))?.map_err(Failure::new)?;
     copy_alone(from, to, &manifest).map_err(|failure| failure.context(what()))
 }
 
