@@ -148,6 +148,8 @@ impl SeaweedFs {
                     "-webdav=false",
                     "-admin.ui=false",
                 ])
+                // Each bucket takes several; by default as many as the free disk seems to hold.
+                .arg("-volume.max=5000")
                 .arg(format!("-dir={}", dir.join("data").display()))
                 .arg(format!("-s3.config={}", config.display()));
             let ports = [

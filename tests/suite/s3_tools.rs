@@ -289,23 +289,27 @@ fn many_backups(site: &Site, to: &dyn Store, count: u32) {
     });
 }
 
-/// A release build has a second; a debug build on a busy machine gets fifteen. What would show is
-/// work that grows with the square of their number.
+/// What would show is work that grows with the square of their number: ten times as many would take
+/// a hundred times as long. (How long it takes at all is a release build's business.)
 #[test]
-fn ten_thousand_backups_in_a_folder_are_listed_in_no_time() {
+fn ten_thousand_backups_in_a_folder_are_listed_in_time_that_grows_with_their_number() {
     const COUNT: u32 = 10_000;
     let site = site!("s3_many_folder");
     site.backup();
     let folder = rg_common::store::Folder::new("local", &site.path("store"));
-    many_backups(&site, &folder, COUNT);
-    let listed = site.rg_backup(&["list", "--json"]).ok();
-    let count = listed.json()["backups"].as_array().expect("a list").len();
-    assert_eq!(count, COUNT as usize + 1);
-    println!(
-        "{count} backups in a folder listed in {:?}, {} KiB",
-        listed.wall, listed.rss_kib_max
-    );
-    assert!(listed.wall < Duration::from_secs(15), "{:?}", listed.wall);
+    let list = |wanted: u32| {
+        many_backups(&site, &folder, wanted);
+        let listed = site.rg_backup(&["list", "--json"]).ok();
+        let count = listed.json()["backups"].as_array().expect("a list").len();
+        assert_eq!(count, wanted as usize + 1);
+        println!(
+            "{count} backups in a folder listed in {:?}, {} KiB",
+            listed.wall, listed.rss_kib_max
+        );
+        listed.wall
+    };
+    let (few, many) = (list(COUNT / 10), list(COUNT));
+    assert!(many < few * 40, "{few:?} and {many:?}");
 }
 
 #[test]
