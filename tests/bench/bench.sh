@@ -14,6 +14,7 @@ source "$(dirname "$0")/../demo/place.sh"
 
 bash tests/install.sh demo || stop "something needed is missing"
 build "${RG_BENCH_PROFILE:-release}"
+make_place
 start_cluster
 deploy
 load

@@ -1,9 +1,11 @@
 #!/bin/bash
-# `make demo`: backs up a database and an uploads directory, destroys both, restores them, and
-# proves row by row and file by file that all is as it was. Not 0 when anything differs.
+# `make demo`: backs up a database, an uploads directory and a bucket, here and off-site; destroys
+# them, restores them, and proves row by row, file by file and object by object that all is as it
+# was; then loses the whole machine and rebuilds it from off-site. Not 0 when anything differs.
 #
 # RG_DEMO_MB       size of the dump in megabytes (300)
 # RG_DEMO_FILES    number of uploads (5000)
+# RG_DEMO_OBJECTS  number of objects in the app's bucket (300)
 # RG_DEMO_PROFILE  release (default), or dev for a quick look
 # RG_DEMO_MAJOR    16 or 18: a server with pgvector from tests/majors.sh instead of the distribution's
 # TMPDIR           where all of it lies until the end (/tmp)
@@ -11,6 +13,7 @@ set -euo pipefail
 name=demo
 mb=${RG_DEMO_MB:-300}
 files=${RG_DEMO_FILES:-5000}
+objects=${RG_DEMO_OBJECTS:-300}
 source "$(dirname "$0")/place.sh"
 
 bold='' plain=''
@@ -57,14 +60,17 @@ prove() {
     start=$(now)
     database_digest >"$place/rows.now" || stop "cannot read the restored rows"
     tree_digest >"$place/tree.now" || stop "cannot read the restored uploads"
+    kit-s3 digest >"$place/objects.now" || stop "cannot read the restored bucket"
+    diff "$place/objects.before" "$place/objects.now" | head -n 20 || true
+    cmp -s "$place/objects.before" "$place/objects.now" || differ=1
     diff "$place/rows.before" "$place/rows.now" || differ=1
     diff "$place/tree.before" "$place/tree.now" | head -n 20 || true
     cmp -s "$place/tree.before" "$place/tree.now" || differ=1
     [ $differ = 0 ] || stop "what was restored is not what was backed up"
-    printf '\nproved: %s tables, %s rows, all checksums equal; %s paths, all bytes, modes, owners, times equal [%s]\n' \
+    printf '\nproved: %s tables, %s rows, all checksums equal; %s paths, all bytes, modes, owners, times equal; %s objects equal [%s]\n' \
         "$(grep -cv '^sequence\|^index' "$place/rows.now")" \
         "$(awk '!/^(sequence|index)/ { n += $(NF - 1) } END { print n }' "$place/rows.now")" \
-        "$(grep -c '^[df] ' "$place/tree.now")" "$(seconds_since "$start")"
+        "$(grep -c '^[df] ' "$place/tree.now")" "$(wc -l <"$place/objects.now")" "$(seconds_since "$start")"
 }
 
 title "Getting ready"
@@ -74,19 +80,27 @@ build "${RG_DEMO_PROFILE:-release}"
 echo "tools built [$(seconds_since "$start")]"
 start=$(now)
 [ -z "${RG_DEMO_MAJOR:-}" ] || bash tests/majors.sh
+make_place
 start_cluster ${RG_DEMO_MAJOR:+major=$RG_DEMO_MAJOR}
+start_s3 "$objects"
 deploy
 load
 kit-uploads "$files" "$place/uploads"
 database_digest >"$place/rows.before"
 tree_digest >"$place/tree.before"
+kit-s3 digest >"$place/objects.before"
 vectors=$(psql -XAtd rgrid_production -c "SELECT coalesce((SELECT ', pgvector ' || extversion FROM pg_extension WHERE extname = 'vector'), '')")
 echo "a private PostgreSQL $(psql -XAtc 'SHOW server_version')$vectors on port $PGPORT with $(psql -XAtc "SELECT pg_size_pretty(pg_database_size('rgrid_production'))")" \
-    "of data; $files uploads, $(du -sh "$place/uploads" | cut -f1) [$(seconds_since "$start")]"
+    "of data; $files uploads, $(du -sh "$place/uploads" | cut -f1); a private S3 server with $objects objects [$(seconds_since "$start")]"
 printf '\n%s$ cat rg.toml%s\n' "$bold" "$plain"
 cat "$RG_CONFIG"
 
-title "Backing up"
+title "The bucket as it is declared"
+expect 1 rg-bucket plan production
+run rg-bucket apply production --yes
+run rg-bucket plan production
+
+title "Backing up, here and off-site"
 run rg-backup run
 run rg-backup list
 run rg-backup verify --all
@@ -108,6 +122,8 @@ printf '\n%s$ psql rgrid_production -c "DROP TABLE executions, users CASCADE; TR
 psql -Xq -d rgrid_production -c 'SET client_min_messages = warning' \
     -c 'DROP TABLE executions, users CASCADE; TRUNCATE workers CASCADE'
 run rm -rf "$place/uploads"
+kit-s3 lose
+echo "every object of the bucket is deleted"
 
 title "Restoring"
 run rg-restore list
@@ -127,6 +143,26 @@ title "Proving a backup without touching what is live"
 run rg-restore drill --identity "$place/backup.key"
 run rg-backup list
 run rg-backup prune --dry-run
+prove
+
+title "The machine is lost: an empty server, rg.toml, the env file, the age identity and the bucket's key are left"
+stop_cluster
+rm -rf "$place/uploads" "$place/backups" "$place/state"
+kit-s3 lose
+start=$(now)
+old_port=$PGPORT
+start_cluster ${RG_DEMO_MAJOR:+major=$RG_DEMO_MAJOR} unix_socket_directories=/tmp
+# As distributions make it: whoever owns the server is its superuser by the socket.
+owner=$(stat -c %U "$(psql -XAtc 'SHOW hba_file')")
+psql -Xq -v ON_ERROR_STOP=1 \
+    -c "COPY (VALUES ('owner $owner postgres')) TO '$(psql -XAtc 'SHOW ident_file')'" \
+    -c "COPY (VALUES ('local all postgres peer map=owner'), ('host all all 127.0.0.1/32 scram-sha-256')) TO '$(psql -XAtc 'SHOW hba_file')'" \
+    -c 'SELECT pg_reload_conf()' >/dev/null
+sed -i "s/:$old_port\//:$PGPORT\//" "$place/.env.production"
+echo "an empty PostgreSQL on port $PGPORT: roles $(psql -XAtc "SELECT string_agg(rolname, ', ') FROM pg_roles WHERE rolname !~ '^pg_'"), no database of ours [$(seconds_since "$start")]"
+# Not all stores can be read, and it says so.
+expect 2 rg-restore list
+run rg-restore run globals production --identity "$place/backup.key" --yes
 prove
 
 title "Done: every command did what it promised"

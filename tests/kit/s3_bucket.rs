@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rg_common::s3::{Client, Credentials, S3Config};
-use rg_common::secret::Secret;
+use rg_common::s3::Client;
 
-use crate::s3_server::{S3Key, S3Server};
+use crate::s3_server::{S3Key, S3Server, s3_client};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -19,15 +18,18 @@ pub struct S3Bucket {
     pub endpoint: String,
     /// The key that the app uses.
     pub key: S3Key,
-    // Last: the calls run on it.
-    _network: tokio::runtime::Runtime,
 }
 
 impl S3Bucket {
     /// A new, empty bucket.
     pub fn new(server: &S3Server) -> S3Bucket {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let bucket = S3Bucket::missing(server, &format!("test-{}-{number}", std::process::id()));
+        S3Bucket::create(server, &format!("test-{}-{number}", std::process::id()))
+    }
+
+    /// A new, empty bucket of that name.
+    pub fn create(server: &S3Server, name: &str) -> S3Bucket {
+        let bucket = S3Bucket::missing(server, name);
         let call = bucket.client.sdk().create_bucket().bucket(&bucket.name);
         bucket.client.call(call.send()).expect("a bucket");
         bucket
@@ -35,25 +37,16 @@ impl S3Bucket {
 
     /// A bucket that has not been made.
     pub fn missing(server: &S3Server, name: &str) -> S3Bucket {
-        let network = tokio::runtime::Runtime::new().expect("a runtime");
-        let key = &server.admin;
-        let keys = Credentials::new(
-            Secret::new(&*key.access),
-            Secret::new(&*key.secret),
-            "the suite",
-        );
-        let config = S3Config {
-            endpoint: Some(server.endpoint()),
-            region: "us-east-1".into(),
-            path_style: None,
-            credentials: Some(keys),
-        };
+        S3Bucket::at(&server.endpoint(), &server.admin, name)
+    }
+
+    /// A bucket of any server.
+    pub fn at(endpoint: &str, key: &S3Key, name: &str) -> S3Bucket {
         S3Bucket {
-            client: Client::new(network.handle(), &config).expect("a client"),
+            client: s3_client(endpoint, key),
             name: name.to_owned(),
-            endpoint: server.endpoint(),
+            endpoint: endpoint.to_owned(),
             key: key.clone(),
-            _network: network,
         }
     }
 

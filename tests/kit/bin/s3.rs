@@ -1,0 +1,74 @@
+//! `kit-s3 serve N`: starts a private S3 server with two buckets, `acme-backups` and the app's with
+//! N objects, prints how to reach them as shell assignments, and holds it until its standard input
+//! ends. `kit-s3 digest`: every key of the app's bucket with the SHA-256 of its content. `kit-s3
+//! lose`: deletes every object of it. Both take `S3_ENDPOINT S3_BUCKET S3_KEY S3_SECRET` from the
+//! environment.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a program for the shell scripts of the demo
+#![allow(clippy::disallowed_methods)]
+
+use std::io::{Read, Write};
+use std::process::ExitCode;
+
+use rg_tests::{S3Bucket, S3Key, SeaweedFs};
+
+/// The app's bucket.
+const APP: &str = "rgrid-production";
+/// Every so many objects one is larger than what is sent in one piece.
+const LARGE_EVERY: usize = 100;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["serve", count] => match count.parse() {
+            Ok(count) => serve(count),
+            Err(_) => return usage(),
+        },
+        ["digest"] => {
+            for (key, content) in app().content() {
+                let digest = rg_common::sha256::Sha256::digest(&content);
+                println!("{} {key}", rg_common::catalog::manifest::hex(&digest));
+            }
+        }
+        ["lose"] => {
+            let app = app();
+            for key in app.keys() {
+                app.delete(&key);
+            }
+        }
+        _ => return usage(),
+    }
+    ExitCode::SUCCESS
+}
+
+fn serve(count: usize) {
+    let server = SeaweedFs::start();
+    S3Bucket::create(&server, "acme-backups");
+    let app = S3Bucket::create(&server, APP);
+    for number in 0..count {
+        let length = match number % LARGE_EVERY {
+            0 => 9 << 20,
+            _ => 1000 + number * 37 % 60_000,
+        };
+        let content = format!("artifact {number}\n").repeat(length / 12);
+        let key = format!("executions/{:03}/artifact {number}.txt", number % 40);
+        app.put_with(&key, content, "text/plain", "demo");
+    }
+    println!("{}", app.env().trim_end().replace('\n', " "));
+    std::io::stdout().flush().ok();
+    std::io::stdin().read_to_end(&mut Vec::new()).ok();
+}
+
+fn app() -> S3Bucket {
+    let get = |name: &str| std::env::var(name).unwrap_or_default();
+    let key = S3Key {
+        access: get("S3_KEY"),
+        secret: get("S3_SECRET"),
+    };
+    S3Bucket::at(&get("S3_ENDPOINT"), &key, &get("S3_BUCKET"))
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: kit-s3 serve N | digest | lose");
+    ExitCode::from(2)
+}
