@@ -4,6 +4,7 @@
 #
 # RG_BENCH_MB     size of the dump in megabytes (300; 5000 for the proof of constant memory)
 # RG_BENCH_FILES  number of uploads (5000)
+# RG_BENCH_S3_MB  size of the object that goes to an S3 server and back (1000)
 # RG_BENCH_RUNS   runs of each; the order changes from round to round (3)
 set -euo pipefail
 name=bench
@@ -12,7 +13,8 @@ files=${RG_BENCH_FILES:-5000}
 runs=${RG_BENCH_RUNS:-3}
 source "$(dirname "$0")/../demo/place.sh"
 
-bash tests/install.sh demo || stop "something needed is missing"
+s3_mb=${RG_BENCH_S3_MB:-1000}
+bash tests/install.sh s3 || stop "something needed is missing"
 build "${RG_BENCH_PROFILE:-release}"
 make_place
 start_cluster
@@ -40,7 +42,14 @@ restoring() {
     ours_restore() { without_pg kit-measure rg-restore -q run production/database --beside bench_beside --identity "$key" --yes; }
     pipe_restore() { kit-measure pg_restore -j2 -d bench_plain "$out/plain.dump"; }
 }
-database; tree; restoring
+# One large object, to the same server and back. rclone is the fastest peer that the registries have.
+offsite() {
+    ours_up()     { kit-measure kit-s3 put "$place/object"; }
+    ours_down()   { kit-measure kit-s3 get; }
+    rclone_up()   { kit-measure rclone copyto "$place/object" bench:acme-backups/rclone/one; }
+    rclone_down() { kit-measure rclone copyto bench:acme-backups/rclone/one "$place/back"; }
+}
+database; tree; restoring; offsite
 
 # What must lie ready before a run and be gone after it; not measured.
 before() {
@@ -55,6 +64,7 @@ before() {
     esac
     # Both sides find their input in the page cache: what is measured is the programs, not who came first.
     case $1 in
+        *_up) cat "$place/object" >/dev/null ;;
         *_files) tar cf - -C "$uploads" . | cat >/dev/null ;;
         pipe_restore) cat "$out/plain.dump" >/dev/null ;;
         ours_restore) find "$place/backups" -type f -exec cat {} + >/dev/null ;;
@@ -66,11 +76,20 @@ after() {
     case $1 in
         pipe_restore) dropdb bench_plain ;;
         ours_restore) dropdb bench_beside ;;
+        rclone_down) rm -f "$place/back" ;;
     esac
     rm -f "$out"/*.zst "$out"/*.gz
 }
 
-all=(floor ours_zstd pipe_zstd ours_gzip pipe_gzip ours_files pipe_files ours_restore pipe_restore)
+S3_ENDPOINT='' start_s3 0
+export S3_PLACE=$place/s3 RCLONE_CONFIG=$place/none.conf RCLONE_CONFIG_BENCH_TYPE=s3
+export RCLONE_CONFIG_BENCH_PROVIDER=SeaweedFS RCLONE_CONFIG_BENCH_ENDPOINT=$S3_ENDPOINT
+export RCLONE_CONFIG_BENCH_ACCESS_KEY_ID=$S3_KEY RCLONE_CONFIG_BENCH_SECRET_ACCESS_KEY=$S3_SECRET
+PATH=$PATH:$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/s3-servers/bin
+mkdir "$S3_PLACE"
+head -c "${s3_mb}M" /dev/urandom >"$place/object"
+
+all=(floor ours_zstd pipe_zstd ours_gzip pipe_gzip ours_files pipe_files ours_restore pipe_restore ours_up rclone_up ours_down rclone_down)
 for ((round = 0; round < runs; round++)); do
     for ((step = 0; step < ${#all[@]}; step++)); do
         what=${all[(step + round) % ${#all[@]}]}
@@ -124,5 +143,9 @@ line 'tar | zstd -1 -T2' pipe_files
 line 'rg-backup files                  : tar pipe' ours_files pipe_files '<= 1.1'
 line 'pg_restore -j2 from a plain file' pipe_restore
 line 'rg-restore --beside, compared    : pg_restore' ours_restore pipe_restore '<= 1.25'
+line 'rclone copyto, up' rclone_up
+line "ours, up ($s3_mb MB)               : rclone" ours_up rclone_up '<= 1'
+line 'rclone copyto, down' rclone_down
+line 'ours, down                       : rclone' ours_down rclone_down '<= 1'
 printf '\nMiB: peak resident memory of our process, without pg_dump and pg_restore.\n'
 if compgen -G "$place/times/failed_*" >/dev/null; then exit 1; fi

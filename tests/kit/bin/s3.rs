@@ -1,16 +1,21 @@
 //! `kit-s3 serve N`: starts a private S3 server with two buckets, `acme-backups` and the app's with
 //! N objects, prints how to reach them as shell assignments, and holds it until its standard input
 //! ends. `kit-s3 digest`: every key of the app's bucket with the SHA-256 of its content. `kit-s3
-//! lose`: deletes every object of it. Both take `S3_ENDPOINT S3_BUCKET S3_KEY S3_SECRET` from the
-//! environment.
+//! lose`: deletes every object of it. `kit-s3 put FILE` and `kit-s3 get`: a file into a store in
+//! `acme-backups` and back to nowhere, by the store that backups use. All take `S3_ENDPOINT S3_BUCKET
+//! S3_KEY S3_SECRET` from the environment, the last two also `S3_PLACE`, a folder of their own.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a program for the shell scripts of the demo
 #![allow(clippy::disallowed_methods)]
 
+use std::fs::File;
 use std::io::{Read, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use rg_tests::{S3Bucket, S3Key, SeaweedFs};
+use rg_common::config::StorePlace;
+use rg_common::store::{Key, Store};
+use rg_tests::{S3Bucket, S3Key, SeaweedFs, s3_network, s3_store};
 
 /// The app's bucket.
 const APP: &str = "rgrid-production";
@@ -36,9 +41,37 @@ fn main() -> ExitCode {
                 app.delete(&key);
             }
         }
+        ["put", file] => {
+            let (store, key) = store();
+            let mut file = File::open(file).expect("the file");
+            store.put(&key, &mut file).expect("it is put");
+        }
+        ["get"] => {
+            let (store, key) = store();
+            let mut object = store.get(&key).expect("it is there");
+            std::io::copy(&mut object, &mut std::io::sink()).expect("it is read");
+        }
         _ => return usage(),
     }
     ExitCode::SUCCESS
+}
+
+/// The store of the bench, as `rg.toml` would configure it, and its one object.
+fn store() -> (Box<dyn Store>, Key) {
+    let app = app();
+    let place = PathBuf::from(std::env::var("S3_PLACE").expect("S3_PLACE"));
+    let mut config = s3_store(
+        &app.endpoint,
+        &app.key,
+        ("bench", "acme-backups", "bench"),
+        &place,
+    );
+    if let StorePlace::Bucket(bucket) = &mut config.place {
+        bucket.part_mib = 10;
+    }
+    let _inside = s3_network().enter();
+    let store = rg_common::store::open(&config).expect("a store");
+    (store, Key::new("one").expect("a key"))
 }
 
 fn serve(count: usize) {
@@ -69,6 +102,6 @@ fn app() -> S3Bucket {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: kit-s3 serve N | digest | lose");
+    eprintln!("usage: kit-s3 serve N | digest | lose | put FILE | get");
     ExitCode::from(2)
 }
