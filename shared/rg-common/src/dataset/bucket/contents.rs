@@ -31,6 +31,7 @@ impl<R: Read> Lines<R> {
     }
 
     /// The next entry; none at the end.
+    #[allow(clippy::should_implement_trait, reason = "it can fail")]
     pub fn next(&mut self) -> Result<Option<ObjectEntry>> {
         let Some(entry) = read_line::<ObjectEntry>(&mut self.from)? else {
             return Ok(None);
