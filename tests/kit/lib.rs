@@ -54,7 +54,7 @@ pub use fake_program::{FakeProgram, fake_docker};
 pub use full_disk::FullDisk;
 pub use http_sink::{HttpSink, Request};
 pub use majors::fetched_majors;
-pub use outside::{before_now, kills};
+pub use outside::{before_now, figures, kills, wished};
 pub use postgres::{Postgres, Setup, TableDigest};
 pub use run::{Output, Running, Tool, eventually};
 pub use s3_bucket::S3Bucket;

@@ -17,3 +17,19 @@ pub fn kills() -> u64 {
         Err(_) => 60,
     }
 }
+
+/// A whole number from the environment, or what a test does by itself.
+pub fn wished(name: &str, otherwise: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is a whole number")),
+        Err(_) => otherwise,
+    }
+}
+
+/// Figures for whoever runs the tests with `--nocapture`.
+#[allow(clippy::print_stdout, reason = "the one place where a test speaks")]
+pub fn figures(said: &str) {
+    println!("{said}");
+}

@@ -139,8 +139,6 @@ impl SeaweedFs {
                 .args([
                     "-s3.allowDeleteBucketNotEmpty=false",
                     "-s3.autoCreateBucket=false",
-                    // Every bucket takes several; by default there are as many as fit on the disk.
-                    "-volume.max=4000",
                 ])
                 .args([
                     "-s3.port.iceberg=0",
@@ -148,6 +146,8 @@ impl SeaweedFs {
                     "-webdav=false",
                     "-admin.ui=false",
                 ])
+                // Each bucket takes several; by default as many as the free disk seems to hold.
+                .arg("-volume.max=5000")
                 .arg(format!("-dir={}", dir.join("data").display()))
                 .arg(format!("-s3.config={}", config.display()));
             let ports = [

@@ -140,6 +140,7 @@ fn an_empty_machine_is_rebuilt_by_one_command_from_the_off_site_store() {
         (Some("application/pdf"), Some("first"))
     );
     // The rebuilt machine backs itself up, and what it holds can be drilled.
+    new.psql("postgres", "ALTER ROLE app CREATEDB");
     machine.run("rg-backup", ["run"]).ok();
     machine
         .run("rg-restore", ["drill", "--identity", &key])

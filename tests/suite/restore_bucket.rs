@@ -338,7 +338,10 @@ fn a_drill_proves_a_backup_in_a_bucket_of_its_own_and_removes_it() {
         "{drill:?}"
     );
     let proof = app.place.files("store").into_iter();
-    let proof = proof.filter(|name| name.ends_with(".proof.json")).last();
+    let proof = {
+        let mut proof = proof;
+        proof.rfind(|name| name.ends_with(".proof.json"))
+    };
     let proof = app.place.read(format!("store/{}", proof.expect("a proof")));
     assert!(proof.contains("but not restored"), "{proof}");
 }

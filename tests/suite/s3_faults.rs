@@ -295,7 +295,8 @@ fn a_list_that_is_not_all_of_it_is_an_error() {
         Ok(objects) => Ok(objects.len()),
         Err(failure) => Err(failure.to_string()),
     };
-    let broken: [(fn(String) -> String, &str); 4] = [
+    type Spoilt = (fn(String) -> String, &'static str);
+    let broken: [Spoilt; 4] = [
         (
             |a| a.replace("<IsTruncated>false", "<IsTruncated>true"),
             "more is promised, but not where",

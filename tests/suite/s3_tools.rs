@@ -9,7 +9,7 @@ use rg_common::names::Stamp;
 use rg_common::store::{Key, Store};
 use rg_tests::{
     Chance, Fault, JuiceFs, Op, Postgres, S3FaultProxy, S3Server, SeaweedFs, Signal, Site,
-    eventually, rounds, site,
+    eventually, figures, rounds, site, wished,
 };
 
 /// A store of `rg.toml` in a bucket, and its credentials beside it.
@@ -32,7 +32,7 @@ fn uploads(site: &Site) {
 /// What a local store holds, without locks and proofs, as it would be called in the bucket.
 fn as_in_bucket(site: &Site) -> Vec<String> {
     let names = site.files("store").into_iter();
-    let names = names.filter(|name| !name.ends_with(".rg-lock") && !name.ends_with(".proof.json"));
+    let names = names.filter(|name| !name.contains(".rg-") && !name.ends_with(".proof.json"));
     names.map(|name| format!("vps-1/{name}")).collect()
 }
 
@@ -217,7 +217,7 @@ fn a_signal_while_parts_travel_aborts_the_upload_and_sync_catches_up() {
 #[test]
 fn half_a_gigabyte_goes_there_and_back_in_constant_memory() {
     // `make test-s3` sets 5 GiB.
-    let mib: u64 = std::env::var("RG_S3_MIB").map_or(512, |mib| mib.parse().expect("a number"));
+    let mib: u64 = wished("RG_S3_MIB", 512);
     const RESIDENT_KIB_MAX: u64 = 128 << 10;
     let site = site!("s3_memory");
     let server = SeaweedFs::shared();
@@ -251,10 +251,10 @@ fn half_a_gigabyte_goes_there_and_back_in_constant_memory() {
         "{} KiB",
         down.rss_kib_max
     );
-    println!(
+    figures(&format!(
         "{mib} MiB: {} KiB and {:?} up with reading back, {} KiB and {:?} down",
         up.rss_kib_max, up.wall, down.rss_kib_max, down.wall
-    );
+    ));
 }
 
 /// Fills a store with backups, one a minute, like one that is there.
@@ -289,23 +289,27 @@ fn many_backups(site: &Site, to: &dyn Store, count: u32) {
     });
 }
 
-/// A release build has a second; a debug build on a busy machine gets fifteen. What would show is
-/// work that grows with the square of their number.
+/// What would show is work that grows with the square of their number: ten times as many would take
+/// a hundred times as long. (How long it takes at all is a release build's business.)
 #[test]
-fn ten_thousand_backups_in_a_folder_are_listed_in_no_time() {
+fn ten_thousand_backups_in_a_folder_are_listed_in_time_that_grows_with_their_number() {
     const COUNT: u32 = 10_000;
     let site = site!("s3_many_folder");
     site.backup();
     let folder = rg_common::store::Folder::new("local", &site.path("store"));
-    many_backups(&site, &folder, COUNT);
-    let listed = site.rg_backup(&["list", "--json"]).ok();
-    let count = listed.json()["backups"].as_array().expect("a list").len();
-    assert_eq!(count, COUNT as usize + 1);
-    println!(
-        "{count} backups in a folder listed in {:?}, {} KiB",
-        listed.wall, listed.rss_kib_max
-    );
-    assert!(listed.wall < Duration::from_secs(15), "{:?}", listed.wall);
+    let list = |wanted: u32| {
+        many_backups(&site, &folder, wanted);
+        let listed = site.rg_backup(&["list", "--json"]).ok();
+        let count = listed.json()["backups"].as_array().expect("a list").len();
+        assert_eq!(count, wanted as usize + 1);
+        figures(&format!(
+            "{count} backups in a folder listed in {:?}, {} KiB",
+            listed.wall, listed.rss_kib_max
+        ));
+        listed.wall
+    };
+    let (few, many) = (list(COUNT / 10), list(COUNT));
+    assert!(many < few * 40, "{few:?} and {many:?}");
 }
 
 #[test]
@@ -333,10 +337,10 @@ fn many_backups_in_a_bucket_are_read_side_by_side() {
     let direct = store(&site, "offsite", &server.endpoint(), server, &bucket);
     site.configure_stores(&direct, "");
     let listed = site.rg_backup(&["list"]).ok();
-    println!(
+    figures(&format!(
         "{count} backups in a bucket listed in {:?}, {} KiB",
         listed.wall, listed.rss_kib_max
-    );
+    ));
 }
 
 #[test]

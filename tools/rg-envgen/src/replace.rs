@@ -110,8 +110,7 @@ pub fn replace(path: &Path, content: &[u8], manner: &Manner) -> Result<()> {
     refuse_open_directory(&directory)?;
     let what = || format!("cannot write {}", path.display());
     let beside = beside(path);
-    // A leftover of a run that was killed; its directory is held by us.
-    fs::remove_file(&beside).ok();
+    sweep(path)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::open(&beside, flags, Mode::from_raw_mode(0o600)).or_fail(what)?;
     let mut file = File::from(fd);
@@ -154,6 +153,17 @@ pub fn replace(path: &Path, content: &[u8], manner: &Manner) -> Result<()> {
         fs::remove_file(&beside).ok();
     }
     done
+}
+
+/// Removes what a run that was killed left beside the file. The caller holds the directory.
+pub fn sweep(path: &Path) -> Result<()> {
+    let beside = beside(path);
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).or_fail(|| format!("cannot remove {}", beside.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The directory a file lies in.

@@ -6,28 +6,26 @@
 //! byte for byte. After a kill at any instruction the next run does one or the other, first of all.
 
 pub mod ages;
+mod create;
 mod journal;
 mod server;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rg_common::cli::Context;
 use rg_common::postgres::Connector;
 use rg_common::report::{Outcome, Page, Report, Tone};
-use rg_common::secret::Secret;
-use rg_common::{Failure, OrFail, Result};
+use rg_common::{Failure, Result};
 use serde::Serialize;
 
 use crate::args::Rotate;
 use crate::audit::{self, Act, What};
-use crate::generate::{self, Random};
+use crate::generate;
 use crate::place::Place;
 use crate::replace::{self, Manner};
-use crate::schema::{Consumer, Environment, Kind, Source, Variable};
-use crate::{address, app, derive, place, safe};
-use journal::{FileChange, Journal, Login, Step};
+use crate::{app, place};
+use journal::{FileChange, Journal, Step};
 
 /// What a rotation did, or would do.
 #[derive(Debug, Serialize)]
@@ -60,6 +58,7 @@ pub fn rotate(context: &Context, schema: Option<&Path>, args: &Rotate) -> Result
         connector: Connector::new(context.network.clone(), "rg-envgen"),
     };
     let _held = journal::hold(&work.state)?;
+    replace::sweep(&Journal::path(&work.state))?;
     let earlier = match Journal::read(&work.state)? {
         Some(journal) if args.dry_run => Some(format!(
             "a rotation of {} is pending",
@@ -135,213 +134,6 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// The first step: all that will change, with what it was. Nothing is changed yet.
-    fn create(
-        &self,
-        environment: &Environment,
-        random: &mut dyn Random,
-    ) -> Result<(Journal, Vec<String>)> {
-        let schema = &self.place.schema;
-        let mut holders = self.place.holders(environment)?;
-        let found = self.place.found(environment, &holders)?;
-        let known = derive::Known {
-            schema,
-            environment,
-            found,
-            given: BTreeMap::new(),
-        };
-        // With nothing to make up this only adds what stands inside addresses.
-        let old = derive::values(known, random, &|_| Some(String::new()))?;
-        let mut fresh: BTreeMap<String, Secret> = BTreeMap::new();
-        let mut effects = Vec::new();
-        for word in &self.args.names {
-            let variable = self.root(schema.meant(word, &environment.name)?)?;
-            let before = old.get(&variable.id).ok_or_else(|| {
-                Failure::new(format!("{word} has no value in {} yet", environment.name))
-                    .hint("rg-envgen write makes one")
-            })?;
-            let value = self.new_value(variable, random)?;
-            if value == *before {
-                return Err(Failure::new(format!(
-                    "the new value of {word} is the old one"
-                )));
-            }
-            safe::check(&variable.id, value.reveal())?;
-            effects.extend(
-                variable
-                    .on_rotate
-                    .as_ref()
-                    .map(|what| format!("{}: {what}", variable.id)),
-            );
-            fresh.insert(variable.id.clone(), value);
-        }
-        let mut logins = Vec::new();
-        let changed = self.followers(environment, &old, &fresh, &mut logins)?;
-        let mut files = Vec::new();
-        let mut touched = BTreeSet::new();
-        for holder in &mut holders {
-            replace::look(&holder.path, false)?;
-            let before = holder.document.text();
-            for (id, value) in &changed {
-                let variable = schema
-                    .variable(id)
-                    .ok_or_else(|| Failure::new("the schema changed"))?;
-                let name = variable.name_in(&environment.name);
-                if holder.document.get(&name).is_some() {
-                    safe::check(&name, value.reveal())?;
-                    holder.document.set(&name, value);
-                    touched.insert(id.clone());
-                }
-                for old in variable.former_in(&environment.name) {
-                    if holder.document.get(&old).is_some() {
-                        return Err(Failure::new(format!(
-                            "{old} in {} is an old name of {name}",
-                            holder.path.display()
-                        ))
-                        .hint("rg-envgen write renames it; rotate then"));
-                    }
-                }
-            }
-            let after = holder.document.text();
-            if after != before {
-                files.push(FileChange {
-                    path: holder.path.clone(),
-                    old: before,
-                    new: after,
-                });
-            }
-        }
-        if files.is_empty() {
-            return Err(Failure::new("no env file holds it"));
-        }
-        for login in &mut logins {
-            self.prepare(login)?;
-        }
-        let config = self.place.config.as_ref();
-        let app = config
-            .and_then(|config| config.environment(&environment.name))
-            .map(|one| &one.app);
-        let units = match app {
-            Some(app) if !self.args.leave_units => app::active(&app.units)?,
-            _ => Vec::new(),
-        };
-        let journal = Journal {
-            format: journal::FORMAT,
-            time: self.context.now,
-            environment: environment.name.clone(),
-            names: fresh.keys().cloned().collect(),
-            files,
-            logins,
-            units,
-            step: Step::Created,
-        };
-        Ok((journal, effects))
-    }
-
-    /// The variable that is really rotated: the password inside an address, the original of a copy.
-    fn root<'s>(&'s self, variable: &'s Variable) -> Result<&'s Variable> {
-        let schema = &self.place.schema;
-        let other = match &variable.source {
-            Source::Url(parts) => parts.password.only_reference(),
-            Source::Derived(text) => text.only_reference(),
-            Source::Twin(other) => Some(other.as_str()),
-            _ => None,
-        };
-        if let Some(other) = other.and_then(|id| schema.variable(id)) {
-            return self.root(other);
-        }
-        if !matches!(variable.kind, Kind::Secret { .. }) {
-            return Err(Failure::new(format!("{} is no secret", variable.id))
-                .hint("edit the file, or rg-envgen write --set"));
-        }
-        let database = schema.variables.iter().any(|one| {
-            matches!(&one.source, Source::Url(parts) if parts.password.only_reference() == Some(&variable.id))
-        });
-        if variable.consumers.contains(&Consumer::Compose) && !database {
-            return Err(Failure::new(format!("{} belongs to a container, which reads it only at its start", variable.id))
-                .hint("make a new access key on the storage server, give it to the app, and retire the old one"));
-        }
-        Ok(variable)
-    }
-
-    fn new_value(&self, variable: &Variable, random: &mut dyn Random) -> Result<Secret> {
-        match (&variable.source, &self.args.value_from) {
-            (_, Some(_)) if self.args.names.len() > 1 => {
-                Err(Failure::new("--value-from is for one secret at a time"))
-            }
-            (_, Some(path)) => {
-                let text = match path.as_os_str() == "-" {
-                    true => std::io::read_to_string(std::io::stdin().lock())
-                        .or_fail(|| "cannot read standard input".to_owned())?,
-                    false => place::read(path)?,
-                };
-                let line = text.lines().next().unwrap_or_default();
-                if !matches!(variable.source, Source::Person(_)) {
-                    let fits = variable.kind.accepts(line);
-                    fits.map_err(|why| {
-                        Failure::new(format!("the value given for {} {why}", variable.id))
-                    })?;
-                }
-                match line {
-                    "" => Err(Failure::new("the value given is empty")),
-                    line => Ok(Secret::new(line)),
-                }
-            }
-            (Source::Generated(generator), None) => generate::generate(*generator, random),
-            _ => Err(
-                Failure::new(format!("{} is not made here", variable.id)).hint(
-                    "get a new one where it comes from, and give it by --value-from FILE (or -)",
-                ),
-            ),
-        }
-    }
-
-    /// Everything that changes with the fresh values: copies, addresses and their twins.
-    fn followers(
-        &self,
-        environment: &Environment,
-        old: &derive::Values,
-        fresh: &BTreeMap<String, Secret>,
-        logins: &mut Vec<Login>,
-    ) -> Result<BTreeMap<String, Secret>> {
-        let mut changed = fresh.clone();
-        for variable in &self.place.schema.variables {
-            let Some(before) = old.get(&variable.id) else {
-                continue;
-            };
-            let parts = match &variable.source {
-                Source::Derived(text) => {
-                    if let Some(value) = text.only_reference().and_then(|id| fresh.get(id)) {
-                        changed.insert(variable.id.clone(), value.clone());
-                    }
-                    continue;
-                }
-                Source::Url(parts) => parts,
-                Source::Twin(other) => {
-                    match self.place.schema.variable(other).map(|one| &one.source) {
-                        Some(Source::Url(parts)) => parts,
-                        _ => continue,
-                    }
-                }
-                _ => continue,
-            };
-            let Some(password) = parts.password.only_reference().and_then(|id| fresh.get(id))
-            else {
-                continue;
-            };
-            let name = variable.name_in(&environment.name);
-            let after = address::with_password(before.reveal(), password.reveal())
-                .map_err(|failure| failure.context(format!("cannot change {name}")))?;
-            let login = Login::new(before.reveal(), &after)
-                .map_err(|failure| failure.context(format!("cannot read {name}")))?;
-            if !logins.iter().any(|one: &Login| one.same_role(&login)) {
-                logins.push(login);
-            }
-            changed.insert(variable.id.clone(), Secret::new(after));
-        }
-        Ok(changed)
-    }
-
     /// Server, proof, files, app; the journal's mark says when only the app is left.
     fn forward(&self, journal: &mut Journal) -> Result<()> {
         for login in &journal.logins {
@@ -378,6 +170,10 @@ impl Work<'_> {
 
     /// What an earlier run left: finished when only the app was left to do, undone otherwise.
     fn recover(&self, journal: &Journal) -> Result<String> {
+        for file in &journal.files {
+            let _held = replace::hold(&replace::directory_of(&file.path))?;
+            replace::sweep(&file.path)?;
+        }
         let names = journal.names.join(", ");
         let of = &journal.environment;
         if journal.step == Step::Switched {

@@ -5,6 +5,7 @@
 //! nothing is derived from itself, a generated secret has at least 128 bits. What is not understood
 //! is an error that names the line and the nearest key.
 
+mod between;
 pub mod json;
 mod kind;
 mod parse;

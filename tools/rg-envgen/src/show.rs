@@ -91,17 +91,17 @@ fn comes_from(variable: &Variable) -> String {
         ids.join(", ")
     };
     match &variable.source {
-        Source::Fixed(_) => "the schema, always".to_owned(),
-        Source::Default(_) => "the schema, unless the file says otherwise".to_owned(),
+        Source::Fixed(_) => "what the schema says, always".to_owned(),
+        Source::Default(_) => "what the schema says, unless the file says otherwise".to_owned(),
         Source::Derived(text) => format!("made of {}", of(vec![text])),
         Source::Url(parts) => match of(parts.texts()) {
             ids if ids.is_empty() => "put together from its parts".to_owned(),
             ids => format!("put together from its parts and {ids}"),
         },
-        Source::Twin(other) => format!("{other}, with another driver"),
+        Source::Twin(other) => format!("that of {other}, with another driver"),
         Source::Generated(generator) => format!("made here, once, {} bits", generator.bits()),
-        Source::Person(question) => format!("a person: {question}"),
-        Source::Absent => "a person, where it is wanted".to_owned(),
+        Source::Person(question) => format!("given by a person: {question}"),
+        Source::Absent => "given by a person, where it is wanted".to_owned(),
     }
 }
 
@@ -144,7 +144,7 @@ impl Report for Shown {
             Some(about) => format!("{}: {about}", self.id),
             None => self.id.clone(),
         });
-        page.line(format!("  comes from {}", self.comes_from));
+        page.line(format!("  its value: {}", self.comes_from));
         if !self.former.is_empty() {
             page.line(format!("  was called {}", self.former.join(", ")));
         }

@@ -2,9 +2,11 @@
 //!
 //! All environments are worked out before the first file is written. A second run changes nothing.
 
+mod report;
+
 use rg_common::Result;
 use rg_common::cli::Context;
-use rg_common::report::{Outcome, Page, Report, Tone};
+use rg_common::report::Report;
 use rg_common::secret::Secret;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -256,10 +258,13 @@ pub fn apply(
             };
             let open =
                 replace::look(&holder.path, true)?.is_some_and(|meta| replace::is_open(&meta));
-            if (record.changed || open) && !dry_run {
-                let directory = replace::directory_of(&holder.path);
-                let _held = replace::hold(&directory)?;
-                replace::replace(&holder.path, holder.document.text().as_bytes(), &manner)?;
+            if !dry_run {
+                let _held = replace::hold(&replace::directory_of(&holder.path))?;
+                replace::sweep(&holder.path)?;
+                if record.changed || open {
+                    let text = holder.document.text();
+                    replace::replace(&holder.path, text.as_bytes(), &manner)?;
+                }
             }
             written.files.push(record);
         }
@@ -322,92 +327,4 @@ pub fn apply(
         }
     }
     Ok(written)
-}
-
-impl Written {
-    fn lacks(&self) -> bool {
-        self.missing.iter().any(|missing| missing.required)
-    }
-}
-
-impl Report for Written {
-    fn json(&self) -> serde_json::Result<serde_json::Value> {
-        serde_json::to_value(self)
-    }
-
-    fn human(&self, page: &mut Page) {
-        let verb = if self.dry_run { "would write" } else { "wrote" };
-        for file in &self.files {
-            if !file.changed {
-                page.line(format!("unchanged    {}", file.path.display()));
-                continue;
-            }
-            let mut parts = Vec::new();
-            if !file.added.is_empty() {
-                parts.push(format!("{} added", file.added.len()));
-            }
-            if !file.set.is_empty() {
-                parts.push(format!("set: {}", file.set.join(", ")));
-            }
-            for (old, new) in &file.renamed {
-                parts.push(format!("{old} is now {new}"));
-            }
-            let sign = page.tone(Tone::Good, "✓");
-            page.line(format!(
-                "{sign} {verb}  {}  {}",
-                file.path.display(),
-                parts.join("; ")
-            ));
-        }
-        for note in &self.notes {
-            page.line(format!("{}  {note}", page.tone(Tone::Warn, "⚠")));
-        }
-        if self.missing.is_empty() {
-            return;
-        }
-        page.line("");
-        page.line("Only a person can give:");
-        let rows: Vec<Vec<(Tone, String)>> = self
-            .missing
-            .iter()
-            .map(|missing| {
-                let need = if missing.required {
-                    ""
-                } else {
-                    " (may be left out)"
-                };
-                vec![
-                    (Tone::Plain, format!("  {}", missing.environment)),
-                    (
-                        if missing.required {
-                            Tone::Bad
-                        } else {
-                            Tone::Plain
-                        },
-                        missing.name.clone(),
-                    ),
-                    (
-                        Tone::Plain,
-                        missing
-                            .config
-                            .clone()
-                            .map_or("its env file".to_owned(), |key| format!("rg.toml: {key}")),
-                    ),
-                    (Tone::Plain, format!("{}{need}", missing.what)),
-                ]
-            })
-            .collect();
-        page.table(&["  ENVIRONMENT", "NAME", "GOES INTO", "WHAT"], &rows);
-        if self.missing.iter().any(|missing| missing.config.is_none()) {
-            page.line("For env files: rg-envgen write --set-from FILE (or - for standard input), lines [ENV.]NAME=VALUE.");
-        }
-    }
-
-    fn outcome(&self) -> Outcome {
-        if self.lacks() && !self.first {
-            Outcome::BadNews
-        } else {
-            Outcome::Well
-        }
-    }
 }

@@ -34,7 +34,7 @@ pub struct Finding {
     pub said: String,
 }
 
-pub(super) fn read_proof(store: &dyn Store, id: &BackupId) -> Result<Proof> {
+fn read_proof(store: &dyn Store, id: &BackupId) -> Result<Proof> {
     let mut text = Vec::new();
     let key = key(id, PROOF)?;
     let read = store.get(&key)?.take(1 << 20).read_to_end(&mut text);

@@ -45,16 +45,20 @@ impl Body {
     /// The next part: `bytes`, or what is left. A body that ends early or goes on is an error.
     pub async fn fill(&mut self, bytes: u64) -> Result<Vec<u8>, Stumble> {
         let wanted = usize::try_from(bytes.min(self.left)).unwrap_or(usize::MAX);
-        let mut part = std::mem::take(&mut self.rest);
-        part.reserve(wanted.saturating_sub(part.len()));
+        // Exactly as large as it will be: a buffer that grows doubles.
+        let mut part = Vec::with_capacity(wanted);
+        part.extend(self.rest.drain(..self.rest.len().min(wanted)));
         while part.len() < wanted {
             match self.body.next().await {
-                Some(Ok(chunk)) => part.extend_from_slice(&chunk),
+                Some(Ok(chunk)) => {
+                    let (mine, rest) = chunk.split_at(chunk.len().min(wanted - part.len()));
+                    part.extend_from_slice(mine);
+                    self.rest = rest.to_vec();
+                }
                 Some(Err(error)) => return Err(cut(&error)),
                 None => return Err(cut("it ended early")),
             }
         }
-        self.rest = part.split_off(wanted);
         self.left -= wanted as u64;
         if self.left == 0 && !self.rest.is_empty() {
             return Err(Trouble::Changed.finally());

@@ -1,4 +1,7 @@
+use proptest::prelude::*;
+
 use super::*;
+use crate::profile;
 
 const HEAD: &str = "profile = \"x\"\nhome = \"/srv\"\n[environments.staging]\n[environments.production]\nrotate_days = 90\n[[files]]\nname = \".env.{env}\"\nreaders = [\"app\", \"unit\"]\nmode = \"0640\"\n";
 
@@ -69,4 +72,28 @@ fn a_schema_is_read_with_its_order_lines_and_names() {
     assert_eq!(schema.files[0].name_in("staging"), ".env.staging");
     assert_eq!(schema.environments[1].rotate_days, Some(90));
     assert_eq!(schema.meant("STAGING_Z", "staging").unwrap().id, "Z");
+}
+
+proptest! {
+    #[test]
+    fn a_schema_with_anything_cut_out_or_put_in_is_refused_or_read(
+        from in 0usize..12_000, length in 0usize..200, strange in "[\\PC\n\"\\[\\]{}$=]{0,12}"
+    ) {
+        let text = profile::RGRID.schema;
+        let at = |index: usize| {
+            let mut index = index.min(text.len());
+            while !text.is_char_boundary(index) {
+                index -= 1;
+            }
+            index
+        };
+        let changed = format!("{}{strange}{}", &text[..at(from)], &text[at(from + length)..]);
+        if let Ok(schema) = Schema::parse(&changed) {
+            for variable in &schema.variables {
+                for environment in &schema.environments {
+                    prop_assert!(!variable.name_in(&environment.name).is_empty());
+                }
+            }
+        }
+    }
 }

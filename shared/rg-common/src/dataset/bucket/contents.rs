@@ -31,8 +31,7 @@ impl<R: Read> Lines<R> {
     }
 
     /// The next entry; none at the end.
-    #[allow(clippy::should_implement_trait, reason = "it can fail")]
-    pub fn next(&mut self) -> Result<Option<ObjectEntry>> {
+    pub fn entry(&mut self) -> Result<Option<ObjectEntry>> {
         let Some(entry) = read_line::<ObjectEntry>(&mut self.from)? else {
             return Ok(None);
         };
@@ -65,7 +64,7 @@ pub fn read_objects<R: Read, L: Read>(
     take: &mut dyn FnMut(&ObjectEntry, &mut dyn Read) -> Result<()>,
 ) -> Result<()> {
     let mut members = Members::new(archive);
-    while let Some(entry) = list.next()? {
+    while let Some(entry) = list.entry()? {
         if entry.stamp != stamp {
             continue;
         }

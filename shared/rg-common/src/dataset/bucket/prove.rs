@@ -90,7 +90,7 @@ pub fn wanted_as_listed(list: &Path, wanted: &Path) -> Result<()> {
     let what = || format!("cannot write {}", wanted.display());
     let mut out = BufWriter::new(File::create(wanted).or_fail(what)?);
     let mut lines = Lines::new(open(list)?);
-    while let Some(entry) = lines.next()? {
+    while let Some(entry) = lines.entry()? {
         let one = Wanted { entry, etag: None };
         serde_json::to_writer(&mut out, &one).or_fail(what)?;
         out.write_all(b"\n").or_fail(what)?;
@@ -102,7 +102,7 @@ pub fn wanted_as_listed(list: &Path, wanted: &Path) -> Result<()> {
 fn check_list(list: &Path, content: Option<&BucketContent>, stamps: &[Stamp]) -> Result<u64> {
     let known: BTreeSet<&Stamp> = stamps.iter().collect();
     let mut lines = Lines::new(open(list)?);
-    while let Some(entry) = lines.next()? {
+    while let Some(entry) = lines.entry()? {
         if !known.contains(&entry.stamp) {
             return Err(Failure::new(format!(
                 "object `{}` lies in the archive of {}, which the manifest does not name",
