@@ -139,8 +139,6 @@ impl SeaweedFs {
                 .args([
                     "-s3.allowDeleteBucketNotEmpty=false",
                     "-s3.autoCreateBucket=false",
-                    // Every bucket takes several; by default there are as many as fit on the disk.
-                    "-volume.max=4000",
                 ])
                 .args([
                     "-s3.port.iceberg=0",

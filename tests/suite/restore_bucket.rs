@@ -509,6 +509,7 @@ fn database_files_and_bucket_are_one_recovery_point() {
     let deployment: Deployment<'static> = deployment!("bucket_point");
     let server = SeaweedFs::shared();
     let bucket = server.bucket();
+    let proxy = S3FaultProxy::before(server);
     let health = HttpSink::start();
     health.answer("/health", 200, "");
     deployment.write("units/api", "active");
@@ -522,7 +523,7 @@ fn database_files_and_bucket_are_one_recovery_point() {
         "",
         &format!(
             "{}[environments.production.app]\nunits = [\"api\"]\nhealth = [{{ url = \"{}\", status = 200 }}]\n",
-            tables("production", &server.endpoint(), &bucket, ""),
+            tables("production", &proxy.endpoint(), &bucket, ""),
             health.url("/health")
         ),
     );
@@ -541,6 +542,20 @@ fn database_files_and_bucket_are_one_recovery_point() {
     deployment.restore(&run).fails(2).says("taken back");
     assert!(now() == new);
     health.answer("/health", 200, "");
+    // Killed while the bucket is changed, all three are as they were, and the app is started.
+    proxy.on(Op::Put, 1..=9_999, Fault::Silence);
+    let running = deployment.spawn("rg-restore", run);
+    assert!(eventually(SOON, || proxy.count(Op::Put) > 0));
+    running.kill();
+    drop(running.wait());
+    assert_eq!(deployment.read("units/api").trim(), "inactive");
+    proxy.heal();
+    deployment
+        .restore(&["undo", "production", "--yes"])
+        .fails(2)
+        .says("it is taken back now");
+    assert!(now() == new);
+    assert_eq!(deployment.read("units/api").trim(), "active");
     deployment.restore(&run).ok();
     assert!(now() == old);
     assert_eq!(deployment.read("units/api").trim(), "active");

@@ -5,36 +5,22 @@
 //! its time is not the recorded one its headers are looked at as well. The plan lies in files, so
 //! that its size is not bounded by memory.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
-
-use serde::Serialize;
-use tokio::task::JoinHandle;
 
 use super::archive::Archive;
 use super::contents::{Lines, read_objects};
-use super::live::{Bucket, Listed};
-use super::object::{Headers, ObjectEntry};
-use super::prove::{OpenArchive, Wanted};
+use super::pairs::{Gone, Pair, pairs};
+use super::planner::Planner;
+use super::prove::OpenArchive;
 use super::put::Flight;
-use super::read_back::{self, same_headers};
+use super::read_back;
 use super::sorted::{Sorted, read_line};
 use super::target::{Target, create, open};
 use crate::failure::{Failure, OrFail, Result};
 use crate::names::Stamp;
-use crate::s3::S3Error;
-
-/// The headers of so many objects are asked for at once.
-const LOOKS_MAX: usize = 16;
-/// So many objects may wait behind one whose headers are still asked for.
-const WAITING_MAX: usize = 1024;
-
-/// An object that was written so shortly before it was read may have been written again since, with
-/// the same time.
-const SLACK_SECONDS: i64 = 2;
 
 /// What becomes of live objects that are not wanted.
 #[derive(Clone, Copy)]
@@ -61,16 +47,30 @@ pub struct Changes {
     /// Bytes of those that are replaced or go.
     pub replaced_bytes: u64,
     /// The backups whose archives hold what is put.
-    stamps: BTreeSet<Stamp>,
+    pub(super) stamps: BTreeSet<Stamp>,
     folder: PathBuf,
 }
 
-const PUTS: &str = "puts.jsonl";
-const REPLACED: &str = "replaced.jsonl";
-const CREATES: &str = "creates.jsonl";
-const DELETES: &str = "deletes.jsonl";
+pub(super) const PUTS: &str = "puts.jsonl";
+pub(super) const REPLACED: &str = "replaced.jsonl";
+pub(super) const CREATES: &str = "creates.jsonl";
+pub(super) const DELETES: &str = "deletes.jsonl";
 
 impl Changes {
+    /// Nothing yet.
+    pub(super) fn none(folder: &Path) -> Changes {
+        Changes {
+            creates: 0,
+            replaces: 0,
+            deletes: 0,
+            unchanged: 0,
+            put_bytes: 0,
+            replaced_bytes: 0,
+            stamps: BTreeSet::new(),
+            folder: folder.to_owned(),
+        }
+    }
+
     /// Compares what is wanted (a file that [`super::prove`] wrote) with what is live. A bucket that
     /// is not there is empty. The plan's files go into `folder`, which is there.
     pub fn plan(
@@ -79,28 +79,7 @@ impl Changes {
         scope: Scope<'_>,
         folder: &Path,
     ) -> Result<Changes> {
-        let mut planner = Planner {
-            bucket: &target.bucket,
-            gone: Gone::of(scope)?,
-            changes: Changes {
-                creates: 0,
-                replaces: 0,
-                deletes: 0,
-                unchanged: 0,
-                put_bytes: 0,
-                replaced_bytes: 0,
-                stamps: BTreeSet::new(),
-                folder: folder.to_owned(),
-            },
-            files: Files {
-                puts: Out::new(folder, PUTS)?,
-                replaced: Out::new(folder, REPLACED)?,
-                creates: Out::new(folder, CREATES)?,
-                deletes: Out::new(folder, DELETES)?,
-            },
-            waiting: VecDeque::new(),
-            looking: 0,
-        };
+        let mut planner = Planner::new(&target.bucket, scope, folder)?;
         pairs(wanted, target.list()?, |pair| planner.take(pair))?;
         planner.finish()
     }
@@ -210,239 +189,5 @@ impl Saving {
 impl Read for Saving {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         self.0.read(buffer)
-    }
-}
-
-/// An object that is wanted, live, or both.
-enum Pair {
-    Wanted(Box<Wanted>),
-    Live(Listed),
-    Both(Box<Wanted>, Listed),
-}
-
-/// What is wanted beside what is live, by key.
-fn pairs(
-    wanted: &Path,
-    live: Option<Sorted<Listed>>,
-    mut each: impl FnMut(Pair) -> Result<()>,
-) -> Result<()> {
-    let mut wanted = open(wanted)?;
-    let mut live = live;
-    let mut next_live = || live.as_mut().map_or(Ok(None), Sorted::next);
-    let (mut one, mut other) = (read_line::<Wanted>(&mut wanted)?, next_live()?);
-    loop {
-        let order = match (&one, &other) {
-            (None, None) => return Ok(()),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some(one), Some(other)) => one.entry.key.cmp(&other.key),
-        };
-        match (order, one.take(), other.take()) {
-            (Ordering::Less, Some(wanted), live) => {
-                other = live;
-                each(Pair::Wanted(Box::new(wanted)))?;
-            }
-            (Ordering::Greater, wanted, Some(live)) => {
-                one = wanted;
-                each(Pair::Live(live))?;
-            }
-            (_, Some(wanted), Some(live)) => each(Pair::Both(Box::new(wanted), live))?,
-            (_, None, None) | (_, Some(_), None) | (_, None, Some(_)) => return Ok(()),
-        }
-        if one.is_none() {
-            one = read_line(&mut wanted)?;
-        }
-        if other.is_none() {
-            other = next_live()?;
-        }
-    }
-}
-
-/// The keys that are to go, asked for in their order.
-struct Gone {
-    keys: Option<BufReader<File>>,
-    next: Option<String>,
-}
-
-impl Gone {
-    fn of(scope: Scope<'_>) -> Result<Gone> {
-        let mut gone = Gone {
-            keys: None,
-            next: None,
-        };
-        if let Scope::Only(path) = scope {
-            let mut keys = open(path)?;
-            gone.next = read_line(&mut keys)?;
-            gone.keys = Some(keys);
-        }
-        Ok(gone)
-    }
-
-    fn names(&mut self, key: &str) -> Result<bool> {
-        let Some(keys) = &mut self.keys else {
-            return Ok(true);
-        };
-        while self.next.as_deref().is_some_and(|next| next < key) {
-            self.next = read_line(keys)?;
-        }
-        Ok(self.next.as_deref() == Some(key))
-    }
-}
-
-/// A file of a plan.
-struct Out(BufWriter<File>);
-
-impl Out {
-    fn new(folder: &Path, name: &str) -> Result<Out> {
-        create(&folder.join(name)).map(|file| Out(BufWriter::new(file)))
-    }
-
-    fn line(&mut self, line: &impl Serialize) -> Result<()> {
-        let what = || "cannot write the plan".to_owned();
-        serde_json::to_writer(&mut self.0, line).or_fail(what)?;
-        self.0.write_all(b"\n").or_fail(what)
-    }
-
-    fn end(mut self) -> Result<()> {
-        self.0
-            .flush()
-            .or_fail(|| "cannot write the plan".to_owned())
-    }
-}
-
-struct Files {
-    puts: Out,
-    replaced: Out,
-    creates: Out,
-    deletes: Out,
-}
-
-struct Planner<'a> {
-    bucket: &'a Bucket,
-    gone: Gone,
-    changes: Changes,
-    files: Files,
-    waiting: VecDeque<(Step, Option<Look>)>,
-    looking: usize,
-}
-
-enum Step {
-    Keep,
-    Create(Box<Wanted>),
-    Replace(Box<Wanted>, Listed),
-    Delete(Listed),
-}
-
-/// Whether an object with the recorded ETag was not even written again. Its time tells, but not of
-/// writes within the second in which it was read.
-fn is_untouched(entry: &ObjectEntry, live: &Listed) -> bool {
-    let read = entry.stamp.time().as_second();
-    live.modified.as_second() == entry.modified.as_second()
-        && entry.modified.as_second() + SLACK_SECONDS < read
-}
-
-type Look = JoinHandle<Result<Option<Headers>, S3Error>>;
-
-impl Planner<'_> {
-    fn take(&mut self, pair: Pair) -> Result<()> {
-        let next = match pair {
-            Pair::Wanted(wanted) => (Step::Create(wanted), None),
-            Pair::Live(listed) => match self.gone.names(&listed.key)? {
-                true => (Step::Delete(listed), None),
-                false => return Ok(()),
-            },
-            Pair::Both(wanted, live) => {
-                let entry = &wanted.entry;
-                let etag = live.etag.as_ref();
-                let recorded = etag.is_some() && live.etag == entry.etag;
-                let same = live.size == entry.size
-                    && (recorded || (etag.is_some() && live.etag == wanted.etag));
-                match () {
-                    () if same && recorded && is_untouched(entry, &live) => (Step::Keep, None),
-                    () if same => {
-                        let look = self.look(&entry.key);
-                        (Step::Replace(wanted, live), Some(look))
-                    }
-                    () => (Step::Replace(wanted, live), None),
-                }
-            }
-        };
-        self.waiting.push_back(next);
-        while self.looking >= LOOKS_MAX || self.waiting.len() >= WAITING_MAX {
-            self.settle_one()?;
-        }
-        Ok(())
-    }
-
-    fn look(&mut self, key: &str) -> Look {
-        self.looking += 1;
-        let (bucket, key) = (self.bucket.clone(), key.to_owned());
-        let call = async move { read_back::headers(&bucket, &key).await };
-        self.bucket.client.network().spawn(call)
-    }
-
-    fn settle_one(&mut self) -> Result<()> {
-        let Some((mut step, look)) = self.waiting.pop_front() else {
-            return Ok(());
-        };
-        if let Some(look) = look {
-            self.looking -= 1;
-            let found = self.bucket.client.wait(look)?;
-            let found = found.or_fail(|| "a call broke off".to_owned())?;
-            let headers =
-                found.map_err(|error| self.bucket.failure("look at an object's headers", error))?;
-            step = match (step, headers) {
-                (Step::Replace(wanted, _), Some(headers))
-                    if same_headers(&wanted.entry.headers, &headers) =>
-                {
-                    Step::Keep
-                }
-                (step, _) => step,
-            };
-        }
-        let changes = &mut self.changes;
-        match step {
-            Step::Keep => changes.unchanged += 1,
-            Step::Create(wanted) => {
-                changes.creates += 1;
-                self.files.creates.line(&wanted.entry.key)?;
-                self.put(&wanted)?;
-            }
-            Step::Replace(wanted, live) => {
-                changes.replaces += 1;
-                changes.replaced_bytes += live.size;
-                self.files.replaced.line(&live)?;
-                self.put(&wanted)?;
-            }
-            Step::Delete(live) => {
-                changes.deletes += 1;
-                changes.replaced_bytes += live.size;
-                self.files.replaced.line(&live)?;
-                self.files.deletes.line(&live.key)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn put(&mut self, wanted: &Wanted) -> Result<()> {
-        self.changes.put_bytes += wanted.entry.size;
-        self.changes.stamps.insert(wanted.entry.stamp);
-        self.files.puts.line(&wanted.entry)
-    }
-
-    fn finish(mut self) -> Result<Changes> {
-        while !self.waiting.is_empty() {
-            self.settle_one()?;
-        }
-        let Files {
-            puts,
-            replaced,
-            creates,
-            deletes,
-        } = self.files;
-        [puts, replaced, creates, deletes]
-            .into_iter()
-            .try_for_each(Out::end)?;
-        Ok(self.changes)
     }
 }

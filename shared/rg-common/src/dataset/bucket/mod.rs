@@ -12,6 +12,8 @@ mod contents;
 mod index;
 mod live;
 mod object;
+mod pairs;
+mod planner;
 mod prove;
 mod put;
 mod read_back;
