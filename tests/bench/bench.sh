@@ -5,6 +5,7 @@
 # RG_BENCH_MB     size of the dump in megabytes (300; 5000 for the proof of constant memory)
 # RG_BENCH_FILES  number of uploads (5000)
 # RG_BENCH_S3_MB  size of the object that goes to an S3 server and back (1000)
+# RG_BENCH_ONLY   only these, such as 'floor ours_zstd'
 # RG_BENCH_RUNS   runs of each; the order changes from round to round (3)
 set -euo pipefail
 name=bench
@@ -45,7 +46,7 @@ restoring() {
 # One large object, to the same server and back. rclone is the fastest peer that the registries have.
 offsite() {
     ours_up()     { kit-measure kit-s3 put "$place/object"; }
-    ours_down()   { kit-measure kit-s3 get; }
+    ours_down()   { kit-measure kit-s3 get "$place/back"; }
     rclone_up()   { kit-measure rclone copyto "$place/object" bench:acme-backups/rclone/one; }
     rclone_down() { kit-measure rclone copyto bench:acme-backups/rclone/one "$place/back"; }
 }
@@ -64,6 +65,10 @@ before() {
     esac
     # Both sides find their input in the page cache: what is measured is the programs, not who came first.
     case $1 in
+        rclone_up) # It would find that it is there already.
+            rclone deletefile bench:acme-backups/rclone/one 2>/dev/null || true ;;
+    esac
+    case $1 in
         *_up) cat "$place/object" >/dev/null ;;
         *_files) tar cf - -C "$uploads" . | cat >/dev/null ;;
         pipe_restore) cat "$out/plain.dump" >/dev/null ;;
@@ -76,7 +81,7 @@ after() {
     case $1 in
         pipe_restore) dropdb bench_plain ;;
         ours_restore) dropdb bench_beside ;;
-        rclone_down) rm -f "$place/back" ;;
+        *_down) rm -f "$place/back" ;;
     esac
     rm -f "$out"/*.zst "$out"/*.gz
 }
@@ -90,6 +95,7 @@ mkdir "$S3_PLACE"
 head -c "${s3_mb}M" /dev/urandom >"$place/object"
 
 all=(floor ours_zstd pipe_zstd ours_gzip pipe_gzip ours_files pipe_files ours_restore pipe_restore ours_up rclone_up ours_down rclone_down)
+[ -z "${RG_BENCH_ONLY:-}" ] || read -ra all <<<"$RG_BENCH_ONLY"
 for ((round = 0; round < runs; round++)); do
     for ((step = 0; step < ${#all[@]}; step++)); do
         what=${all[(step + round) % ${#all[@]}]}
@@ -117,8 +123,12 @@ figures() {
 line() { # label kind [other: ratio ours/other] [target]
     local ours other
     ours=$(figures "$2")
-    [ -n "$ours" ] || { printf '%-46s failed\n' "$1"; return; }
+    [ -n "$ours" ] || {
+        [ -n "${RG_BENCH_ONLY:-}" ] || printf '%-46s failed\n' "$1"
+        return
+    }
     other=$(figures "${3:-none}")
+    [ -z "${3:-}" ] || [ -n "$other" ] || return 0
     awk -v label="$1" -v ours="$ours" -v other="$other" -v target="${4:-}" -v turn="${5:-}" 'BEGIN {
         split(ours, o); split(other, p)
         printf "%-46s %8.2f  %6.2f–%-6.2f", label, o[1], o[2], o[3]

@@ -1,8 +1,8 @@
 //! `kit-s3 serve N`: starts a private S3 server with two buckets, `acme-backups` and the app's with
 //! N objects, prints how to reach them as shell assignments, and holds it until its standard input
 //! ends. `kit-s3 digest`: every key of the app's bucket with the SHA-256 of its content. `kit-s3
-//! lose`: deletes every object of it. `kit-s3 put FILE` and `kit-s3 get`: a file into a store in
-//! `acme-backups` and back to nowhere, by the store that backups use. All take `S3_ENDPOINT S3_BUCKET
+//! lose`: deletes every object of it. `kit-s3 put FILE` and `kit-s3 get FILE`: a file into a store in
+//! `acme-backups` and back, by the store that backups use. All take `S3_ENDPOINT S3_BUCKET
 //! S3_KEY S3_SECRET` from the environment, the last two also `S3_PLACE`, a folder of their own.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a program for the shell scripts of the demo
@@ -46,10 +46,11 @@ fn main() -> ExitCode {
             let mut file = File::open(file).expect("the file");
             store.put(&key, &mut file).expect("it is put");
         }
-        ["get"] => {
+        ["get", file] => {
             let (store, key) = store();
             let mut object = store.get(&key).expect("it is there");
-            std::io::copy(&mut object, &mut std::io::sink()).expect("it is read");
+            let mut file = File::create(file).expect("a file");
+            std::io::copy(&mut object, &mut file).expect("it is read");
         }
         _ => return usage(),
     }
@@ -102,6 +103,6 @@ fn app() -> S3Bucket {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: kit-s3 serve N | digest | lose | put FILE | get");
+    eprintln!("usage: kit-s3 serve N | digest | lose | put FILE | get FILE");
     ExitCode::from(2)
 }
