@@ -129,6 +129,15 @@ install_s3_servers() {
             failed=1
         fi
     done
+    # A peer for `make bench`, with what it needs in a place of its own.
+    if [ "$for_what" = s3 ] && [ ! -x "$servers_dir/aws/bin/aws" ]; then
+        echo "install: awscli==1.46.3"
+        python3 -m venv "$servers_dir/aws" &&
+            "$servers_dir/aws/bin/python" -m pip install --quiet --disable-pip-version-check awscli==1.46.3 || {
+            echo "install: cannot install awscli: make bench cannot compare with it" >&2
+            failed=1
+        }
+    fi
     return "$failed"
 }
 

@@ -43,10 +43,12 @@ restoring() {
     ours_restore() { without_pg kit-measure rg-restore -q run production/database --beside bench_beside --identity "$key" --yes; }
     pipe_restore() { kit-measure pg_restore -j2 -d bench_plain "$out/plain.dump"; }
 }
-# One large object, to the same server and back. rclone is the fastest peer that the registries have.
+# One large object, to the same server and back, beside the peers that the registries have.
 offsite() {
     ours_up()     { kit-measure kit-s3 put "$place/object"; }
     ours_down()   { kit-measure kit-s3 get "$place/back"; }
+    aws_up()      { kit-measure aws --endpoint-url "$S3_ENDPOINT" s3 cp --quiet "$place/object" s3://acme-backups/aws/one; }
+    aws_down()    { kit-measure aws --endpoint-url "$S3_ENDPOINT" s3 cp --quiet s3://acme-backups/aws/one "$place/back"; }
     rclone_up()   { kit-measure rclone copyto "$place/object" bench:acme-backups/rclone/one; }
     rclone_down() { kit-measure rclone copyto bench:acme-backups/rclone/one "$place/back"; }
 }
@@ -90,11 +92,13 @@ S3_ENDPOINT='' start_s3 0
 export S3_PLACE=$place/s3 RCLONE_CONFIG=$place/none.conf RCLONE_CONFIG_BENCH_TYPE=s3
 export RCLONE_CONFIG_BENCH_PROVIDER=SeaweedFS RCLONE_CONFIG_BENCH_ENDPOINT=$S3_ENDPOINT
 export RCLONE_CONFIG_BENCH_ACCESS_KEY_ID=$S3_KEY RCLONE_CONFIG_BENCH_SECRET_ACCESS_KEY=$S3_SECRET
-PATH=$PATH:$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/s3-servers/bin
+servers=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/s3-servers
+PATH=$PATH:$servers/bin:$servers/aws/bin
+export AWS_ACCESS_KEY_ID=$S3_KEY AWS_SECRET_ACCESS_KEY=$S3_SECRET AWS_DEFAULT_REGION=us-east-1
 mkdir "$S3_PLACE"
 head -c "${s3_mb}M" /dev/urandom >"$place/object"
 
-all=(floor ours_zstd pipe_zstd ours_gzip pipe_gzip ours_files pipe_files ours_restore pipe_restore ours_up rclone_up ours_down rclone_down)
+all=(floor ours_zstd pipe_zstd ours_gzip pipe_gzip ours_files pipe_files ours_restore pipe_restore ours_up rclone_up aws_up ours_down rclone_down aws_down)
 [ -z "${RG_BENCH_ONLY:-}" ] || read -ra all <<<"$RG_BENCH_ONLY"
 for ((round = 0; round < runs; round++)); do
     for ((step = 0; step < ${#all[@]}; step++)); do
@@ -155,7 +159,11 @@ line 'pg_restore -j2 from a plain file' pipe_restore
 line 'rg-restore --beside, compared    : pg_restore' ours_restore pipe_restore '<= 1.25'
 line 'rclone copyto, up' rclone_up
 line "ours, up ($s3_mb MB)               : rclone" ours_up rclone_up '<= 1'
+line 'aws s3 cp, up' aws_up
+line "ours, up ($s3_mb MB)               : aws" ours_up aws_up '<= 1'
 line 'rclone copyto, down' rclone_down
 line 'ours, down                       : rclone' ours_down rclone_down '<= 1'
+line 'aws s3 cp, down' aws_down
+line 'ours, down                       : aws' ours_down aws_down '<= 1'
 printf '\nMiB: peak resident memory of our process, without pg_dump and pg_restore.\n'
 if compgen -G "$place/times/failed_*" >/dev/null; then exit 1; fi

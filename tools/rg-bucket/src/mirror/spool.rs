@@ -226,6 +226,7 @@ mod tests {
             shuffled.rotate_left(keys.len() / 3);
             let read = sorted(&place, &shuffled, run).unwrap();
             prop_assert_eq!(read, keys.into_iter().collect::<Vec<_>>());
+            std::fs::remove_dir_all(place).unwrap();
         }
     }
 }
