@@ -215,8 +215,7 @@ pub(super) fn read_manifest(
             object.key.file_name()
         )));
     }
-    let text = ahead.take(&object.key)?;
-    Ok(match Manifest::parse(&text) {
+    Ok(match ahead.take_manifest(&object.key)? {
         Ok(manifest) if manifest.id == *id => Ok(Box::new(manifest)),
         Ok(manifest) => Err(format!(
             "{} belongs to {}",
