@@ -128,12 +128,44 @@ impl<'a> Objects<'a> {
     }
 }
 
+/// Where a list with two markers goes on.
+#[derive(Default)]
+struct Place {
+    key: Option<String>,
+    id: Option<String>,
+    ended: bool,
+}
+
+impl Place {
+    /// Behind a page. One that promises more and does not say where, or says the same place again,
+    /// is an error.
+    fn advance(
+        &mut self,
+        truncated: Option<bool>,
+        next: (Option<&str>, Option<&str>),
+    ) -> Result<(), S3Error> {
+        if truncated != Some(true) {
+            self.ended = true;
+            return Ok(());
+        }
+        let filled = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+        let next = (filled(next.0), filled(next.1));
+        if next.0.is_none() || (&next.0, &next.1) == (&self.key, &self.id) {
+            return Err(S3Error::ours(
+                Kind::Other,
+                "the list does not go on: the server says that there is more and not where",
+            ));
+        }
+        (self.key, self.id) = next;
+        Ok(())
+    }
+}
+
 /// The pages of a list of versions.
 pub struct Versions<'a> {
     target: &'a Target,
     prefix: String,
-    place: (Option<String>, Option<String>),
-    ended: bool,
+    place: Place,
 }
 
 impl<'a> Versions<'a> {
@@ -142,15 +174,14 @@ impl<'a> Versions<'a> {
         Versions {
             target,
             prefix: prefix.to_owned(),
-            place: (None, None),
-            ended: false,
+            place: Place::default(),
         }
     }
 
     /// The next page; none when the list has ended. The error is the service's, so that a server
     /// without versions can be told.
     pub fn next_page(&mut self) -> Result<Option<Vec<Version>>, S3Error> {
-        if self.ended {
+        if self.place.ended {
             return Ok(None);
         }
         let call = self
@@ -162,25 +193,11 @@ impl<'a> Versions<'a> {
             .max_keys(PAGE);
         let call = call
             .prefix(&self.prefix)
-            .set_key_marker(self.place.0.clone())
-            .set_version_id_marker(self.place.1.clone());
+            .set_key_marker(self.place.key.clone())
+            .set_version_id_marker(self.place.id.clone());
         let page = self.target.client.call(call.send())?;
-        let filled = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
-        let next = (
-            filled(page.next_key_marker()),
-            filled(page.next_version_id_marker()),
-        );
-        if page.is_truncated() == Some(true) {
-            if next.0.is_none() || next == self.place {
-                return Err(S3Error::ours(
-                    Kind::Other,
-                    "the list does not go on: the server says that there is more and not where",
-                ));
-            }
-            self.place = next;
-        } else {
-            self.ended = true;
-        }
+        let next = (page.next_key_marker(), page.next_version_id_marker());
+        self.place.advance(page.is_truncated(), next)?;
         let mut all: Vec<Version> = Vec::new();
         for version in page.versions() {
             all.push(Version {
@@ -211,8 +228,7 @@ impl<'a> Versions<'a> {
 pub struct Uploads<'a> {
     target: &'a Target,
     prefix: String,
-    place: (Option<String>, Option<String>),
-    ended: bool,
+    place: Place,
 }
 
 impl<'a> Uploads<'a> {
@@ -221,14 +237,13 @@ impl<'a> Uploads<'a> {
         Uploads {
             target,
             prefix: prefix.to_owned(),
-            place: (None, None),
-            ended: false,
+            place: Place::default(),
         }
     }
 
     /// The next page; none when the list has ended.
     pub fn next_page(&mut self) -> Result<Option<Vec<Upload>>, S3Error> {
-        if self.ended {
+        if self.place.ended {
             return Ok(None);
         }
         let call = self
@@ -240,25 +255,11 @@ impl<'a> Uploads<'a> {
             .max_uploads(PAGE);
         let call = call
             .prefix(&self.prefix)
-            .set_key_marker(self.place.0.clone())
-            .set_upload_id_marker(self.place.1.clone());
+            .set_key_marker(self.place.key.clone())
+            .set_upload_id_marker(self.place.id.clone());
         let page = self.target.client.call(call.send())?;
-        let filled = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
-        let next = (
-            filled(page.next_key_marker()),
-            filled(page.next_upload_id_marker()),
-        );
-        if page.is_truncated() == Some(true) {
-            if next.0.is_none() || next == self.place {
-                return Err(S3Error::ours(
-                    Kind::Other,
-                    "the list does not go on: the server says that there is more and not where",
-                ));
-            }
-            self.place = next;
-        } else {
-            self.ended = true;
-        }
+        let next = (page.next_key_marker(), page.next_upload_id_marker());
+        self.place.advance(page.is_truncated(), next)?;
         let uploads = page.uploads().iter();
         Ok(Some(
             uploads
