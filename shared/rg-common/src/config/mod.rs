@@ -5,6 +5,7 @@
 //! is needed, so that listing backups works where the env file cannot be read.
 
 mod bucket;
+mod ordered;
 mod raw;
 mod value;
 
@@ -19,6 +20,7 @@ use crate::schedule::Schedule;
 pub use bucket::{
     Access, BucketConfig, BucketStore, CorsRule, CredentialsPlace, LockConfig, LockMode,
 };
+pub use ordered::Ordered;
 pub use value::Value;
 
 /// Where the configuration is looked for when neither `--config` nor `$RG_CONFIG` names one.
