@@ -1,8 +1,9 @@
-//! What the rg tools share. From the outside in: speak (`cli`, `report`, `notify`) → know
+//! What the rg tools share. From the outside in: speak (`cli`, `report`, `notify`) → know (`check`, `probe`,
 //! (`config`, `names`, `catalog`, `schedule`, `keep`, `dataset`) → move bytes (`seal`, `store`,
 //! `s3`, `dump`, `files`, `postgres`, `program`) → `failure`, `secret`, `stop`.
 
 pub mod catalog;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod dataset;
@@ -14,6 +15,7 @@ pub mod keep;
 pub mod names;
 pub mod notify;
 pub mod postgres;
+pub mod probe;
 pub mod program;
 pub mod progress;
 pub mod report;

@@ -5,6 +5,7 @@
 //! is needed, so that listing backups works where the env file cannot be read.
 
 mod bucket;
+mod checks;
 mod ordered;
 mod raw;
 mod value;
@@ -19,6 +20,10 @@ use crate::names::{DatasetName, is_word};
 use crate::schedule::Schedule;
 pub use bucket::{
     Access, BucketConfig, BucketStore, CorsRule, CredentialsPlace, LockConfig, LockMode,
+};
+pub use checks::{
+    AlertsConfig, CheckConfig, CheckKind, HttpCheck, LogPlace, Maintenance, Patience,
+    SqlExpectation, duration,
 };
 pub use ordered::Ordered;
 pub use value::Value;
@@ -47,6 +52,12 @@ pub struct Config {
     pub datasets: Vec<DatasetConfig>,
     /// The environments by name, in the file's order.
     pub environments: Vec<Environment>,
+    /// The checks of `[[check]]`, in the file's order.
+    pub checks: Vec<CheckConfig>,
+    /// When somebody is told of failed checks.
+    pub alerts: AlertsConfig,
+    /// When nobody is.
+    pub maintenance: Vec<Maintenance>,
 }
 
 /// A place for backups.
@@ -89,6 +100,25 @@ pub struct NotifyConfig {
     pub url: Option<Value>,
     /// Where `$NAME` in the address is looked up; the process's own environment otherwise.
     pub env_file: Option<PathBuf>,
+    /// For mail: the address it goes to, or several with commas.
+    pub to: Option<String>,
+    /// For mail: the sender; `rg@HOST` otherwise.
+    pub from: Option<String>,
+    /// The least that is told here.
+    pub level: NotifyLevel,
+    /// Told only what no other channel could deliver.
+    pub fallback: bool,
+}
+
+/// The least that a channel is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NotifyLevel {
+    /// Warnings, what could not be looked at, failures.
+    #[default]
+    Warn,
+    /// Failures alone.
+    Fail,
 }
 
 /// How somebody is told.
@@ -120,13 +150,21 @@ pub struct Environment {
     pub app: App,
 }
 
-/// What runs in an environment, as far as a restore must know.
+/// What runs in an environment.
 #[derive(Debug, Default, Clone)]
 pub struct App {
     /// systemd units to stop before the exchange and to start after it.
     pub units: Vec<String>,
+    /// Containers that belong to it.
+    pub containers: Vec<String>,
+    /// The name under which the public reaches it.
+    pub domain: Option<String>,
+    /// Its ports by what listens there, in the file's order.
+    pub ports: Vec<(String, u16)>,
     /// Addresses that must answer well before a restore counts as done.
     pub health: Vec<HealthConfig>,
+    /// Where the app logs.
+    pub log: Option<LogPlace>,
 }
 
 /// One address of an app and what it must answer.
@@ -138,6 +176,8 @@ pub struct HealthConfig {
     pub status: u16,
     /// Values that must be in its JSON answer, by simple path (`$.status`).
     pub json: Vec<(String, serde_json::Value)>,
+    /// The most that it may take, in milliseconds.
+    pub max_ms: Option<u64>,
 }
 
 /// A dataset with everything that is configured for it.
@@ -183,6 +223,8 @@ pub struct DatabaseConfig {
     pub compression: CompressionKind,
     /// Tables without which a dump is not a backup.
     pub required_tables: Vec<String>,
+    /// Extensions that the app needs.
+    pub extensions: Vec<String>,
 }
 
 /// pg_dump's output format.

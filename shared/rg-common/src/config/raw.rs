@@ -19,9 +19,12 @@ struct File {
     #[serde(default)]
     environments: Ordered<Env>,
     globals: Option<Globals>,
-    /// rg-healthcheck's own checks.
     #[serde(default, rename = "check")]
-    _check: Option<toml::Value>,
+    checks: Vec<checks::CheckRaw>,
+    #[serde(default)]
+    alerts: checks::AlertsRaw,
+    #[serde(default)]
+    maintenance: Vec<checks::MaintenanceRaw>,
 }
 
 #[derive(Deserialize)]
@@ -49,10 +52,12 @@ struct Notify {
     kind: NotifyKind,
     url: Option<String>,
     env_file: Option<PathBuf>,
-    #[serde(rename = "to")]
-    _to: Option<String>,
-    #[serde(rename = "from")]
-    _from: Option<String>,
+    to: Option<String>,
+    from: Option<String>,
+    #[serde(default)]
+    level: NotifyLevel,
+    #[serde(default)]
+    fallback: bool,
 }
 
 #[derive(Deserialize)]
@@ -91,8 +96,8 @@ struct Database {
     stores: Option<Vec<String>>,
     #[serde(default)]
     required_tables: Vec<String>,
-    #[serde(default, rename = "extensions")]
-    _extensions: Vec<String>,
+    #[serde(default)]
+    extensions: Vec<String>,
 }
 
 fn local() -> String {
@@ -139,16 +144,21 @@ struct Bucket {
 struct AppRaw {
     #[serde(default)]
     units: Vec<String>,
-    #[serde(default, rename = "containers")]
-    _containers: Vec<String>,
-    #[serde(rename = "domain")]
-    _domain: Option<String>,
-    #[serde(default, rename = "ports")]
-    _ports: Ordered<u16>,
+    #[serde(default)]
+    containers: Vec<String>,
+    domain: Option<String>,
+    #[serde(default)]
+    ports: Ordered<u16>,
     #[serde(default)]
     health: Vec<HealthRaw>,
-    #[serde(rename = "log")]
-    _log: Option<toml::Value>,
+    log: Option<LogRaw>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogRaw {
+    unit: Option<String>,
+    file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -159,8 +169,7 @@ struct HealthRaw {
     status: u16,
     #[serde(default)]
     json: Ordered<serde_json::Value>,
-    #[serde(rename = "max_ms")]
-    _max_ms: Option<u64>,
+    max_ms: Option<u64>,
 }
 
 fn ok() -> u16 {
@@ -202,6 +211,9 @@ pub(super) fn parse(text: &str, base: &Path, hostname: &str) -> Result<Config> {
         notify: Vec::new(),
         datasets: Vec::new(),
         environments: Vec::new(),
+        checks: Vec::new(),
+        alerts: checks::alerts(file.alerts)?,
+        maintenance: Vec::new(),
     };
     for (name, raw) in file.notify.0 {
         config.notify.push(notify(name, raw, base)?);
@@ -209,6 +221,8 @@ pub(super) fn parse(text: &str, base: &Path, hostname: &str) -> Result<Config> {
     for (name, raw) in file.environments.0 {
         environment(&mut config, name, raw, base)?;
     }
+    config.checks = checks::checks(file.checks, base, &config.environments)?;
+    config.maintenance = checks::maintenance(file.maintenance, &config.environments)?;
     add_globals(&mut config, file.globals)?;
     Ok(config)
 }
@@ -260,12 +274,22 @@ fn notify(name: String, raw: Notify, base: &Path) -> Result<NotifyConfig> {
     if url.is_none() && raw.kind != NotifyKind::Mail {
         return Err(Failure::new(format!("notify.{name} has no url")));
     }
+    if raw.kind == NotifyKind::Mail && raw.to.is_none() {
+        return Err(
+            Failure::new(format!("notify.{name} does not say whom to mail"))
+                .hint("add to = \"admin@example.org\""),
+        );
+    }
     let env_file = raw.env_file.map(|path| base.join(path));
     Ok(NotifyConfig {
         name,
         kind: raw.kind,
         url,
         env_file,
+        to: raw.to,
+        from: raw.from,
+        level: raw.level,
+        fallback: raw.fallback,
     })
 }
 
@@ -307,6 +331,7 @@ fn environment(config: &mut Config, name: String, raw: Env, base: &Path) -> Resu
             format: db.format,
             compression: db.compression,
             required_tables: db.required_tables,
+            extensions: db.extensions,
         };
         add(
             "database",
@@ -364,14 +389,26 @@ fn environment(config: &mut Config, name: String, raw: Env, base: &Path) -> Resu
             url: h.url,
             status: h.status,
             json: h.json.0,
+            max_ms: h.max_ms,
         })
         .collect();
+    let at = |failure: Failure| failure.context(format!("[environments.{name}.app]"));
+    let log = raw
+        .app
+        .log
+        .map(|log| checks::log_place(log.unit, log.file, base))
+        .transpose()
+        .map_err(at)?;
     config.environments.push(Environment {
         name,
         env_file: raw.env_file.map(|path| base.join(path)),
         app: App {
             units: raw.app.units,
+            containers: raw.app.containers,
+            domain: raw.app.domain,
+            ports: raw.app.ports.0,
             health,
+            log,
         },
     });
     Ok(())
