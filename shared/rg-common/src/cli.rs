@@ -161,6 +161,7 @@ pub fn run<T: Tool>(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Outcome::Well) => ExitCode::SUCCESS,
         Ok(Outcome::BadNews) => ExitCode::from(1),
         Ok(Outcome::Incomplete) => ExitCode::from(2),
+        Ok(Outcome::Plugin(code)) => ExitCode::from(code),
         Err(failure) => {
             say_failure(T::NAME, &failure, common.json);
             ExitCode::from(2)

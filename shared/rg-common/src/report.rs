@@ -16,6 +16,8 @@ pub enum Outcome {
     BadNews,
     /// Some of it could not be done; what could is in the report. Exit code 2.
     Incomplete,
+    /// The exit code of the Nagios plugin protocol, 0 to 3: the one exception to the codes above.
+    Plugin(u8),
 }
 
 /// What a command has to say: serialised for scripts, rendered for people.

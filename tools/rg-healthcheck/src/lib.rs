@@ -6,6 +6,10 @@
 //! `history`, which may fail without failing a check.
 
 mod args;
+mod cause;
+mod history;
+mod page;
+mod show;
 
 pub use args::Args;
 use args::Command;
