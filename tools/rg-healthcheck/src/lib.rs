@@ -9,6 +9,7 @@ mod args;
 mod cause;
 mod history;
 mod page;
+mod plan;
 mod show;
 
 pub use args::Args;
