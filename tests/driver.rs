@@ -8,6 +8,7 @@ fn main() -> ExitCode {
         Some("rg-backup") => rg_common::cli::run::<rg_backup::Args>(args),
         Some("rg-envgen") => rg_common::cli::run::<rg_envgen::Args>(args),
         Some("rg-bucket") => rg_common::cli::run::<rg_bucket::Args>(args),
+        Some("rg-healthcheck") => rg_common::cli::run::<rg_healthcheck::Args>(args),
         Some("rg-restore") => rg_common::cli::run::<rg_restore::Args>(args),
         _ => ExitCode::from(64),
     }

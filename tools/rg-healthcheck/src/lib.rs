@@ -10,6 +10,7 @@ mod cause;
 mod history;
 mod page;
 mod plan;
+mod round;
 mod show;
 
 pub use args::Args;
