@@ -26,5 +26,6 @@ pub mod secret;
 pub mod sha256;
 pub mod stop;
 pub mod store;
+pub mod whole;
 
 pub use failure::{Failure, OrFail, Result};

@@ -5,7 +5,7 @@
 //! store, and `STATE/stores/NAME.json` remembers the id. The promise: once remembered, a folder without
 //! that mark is neither written nor read as this store. A bucket needs none: it is there or it is not.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::Store;
 use crate::config::{Config, StoreConfig, StorePlace};
 use crate::failure::{Failure, OrFail, Result};
+use crate::whole;
 
 /// The mark's name in the store's root; a list never shows it.
 const MARK: &str = ".rg-store";
@@ -165,27 +166,12 @@ fn remembered(config: &Config, name: &str, root: &Path) -> Result<Option<Remembe
 
 fn remember(config: &Config, name: &str, root: &Path, id: String) -> Result<()> {
     let path = memory(config, name);
-    let what = || format!("cannot write {}", path.display());
-    let folder = config.state.join("stores");
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&folder)
-        .or_fail(|| format!("cannot make {}", folder.display()))?;
+    whole::private_folder(&config.state.join("stores"))?;
     let known = Remembered {
         path: root.to_owned(),
         id,
     };
-    let text = serde_json::to_vec_pretty(&known).or_fail(what)?;
-    let temporary = folder.join(format!("{name}.{}.tmp", std::process::id()));
-    fs::remove_file(&temporary).ok();
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)
-        .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&temporary, &path))
-        .and_then(|()| File::open(&folder)?.sync_all());
-    written.or_fail(what)
+    let text =
+        serde_json::to_vec_pretty(&known).or_fail(|| format!("cannot write {}", path.display()))?;
+    whole::write(&path, &text, 0o600)
 }
