@@ -5,7 +5,10 @@
 //! `state`) says what is due, and the outbox sends it. Then the findings are remembered in the
 //! `history`, which may fail without failing a check.
 
+pub mod alert;
 mod args;
+pub mod silence;
+pub mod state;
 
 pub use args::Args;
 use args::Command;
