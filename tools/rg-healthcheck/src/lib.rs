@@ -5,6 +5,7 @@
 //! `state`) says what is due, and the outbox sends it. Then the findings are remembered in the
 //! `history`, which may fail without failing a check.
 
+pub mod alert;
 mod args;
 mod cause;
 mod history;
@@ -12,6 +13,8 @@ mod page;
 mod plan;
 mod round;
 mod show;
+pub mod silence;
+pub mod state;
 
 pub use args::Args;
 use args::Command;

@@ -1,7 +1,12 @@
 //! Telling somebody. A notice that cannot be sent never changes how the work itself ended.
 //!
-//! A webhook is told about failures; a dead man's switch (`ping`) about the start, the success and
-//! the failure of every run, so that its silence tells when backups stop altogether.
+//! People are told of failures by mail, webhook, Slack, Discord or ntfy; a dead man's switch
+//! (`ping`) of the start, the success and the failure of every run, so that its silence tells when
+//! runs stop altogether. [`deliver`] is one attempt, and says whether a failed one certainly
+//! arrived nowhere: who keeps an outbox may then send something else in its place.
+
+mod http;
+mod mail;
 
 use std::time::Duration;
 
@@ -12,14 +17,16 @@ use crate::env_file::EnvFile;
 use crate::failure::{Failure, Result};
 use crate::secret::Secret;
 
-/// How long one attempt may take.
-const ATTEMPT: Duration = Duration::from_secs(10);
-/// How often a notice is attempted.
+/// How long one attempt may take, from the name look-up to the answer.
+pub const ATTEMPT: Duration = Duration::from_secs(10);
+/// How often [`tell`] attempts a notice.
 const ATTEMPTS: u32 = 3;
 /// The wait before another attempt.
 const BETWEEN: Duration = Duration::from_secs(2);
 /// The most of an account that is sent: services cut or refuse longer ones.
 const ACCOUNT_BYTES: usize = 10_000;
+/// The longest subject: what a telephone shows of it, and no header becomes too long.
+const SUBJECT_BYTES: usize = 180;
 
 /// What a run has to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -33,7 +40,7 @@ pub enum Event {
     Failure,
 }
 
-/// What is told.
+/// What is told of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Notice {
     /// `rg-backup`
@@ -48,14 +55,159 @@ pub struct Notice {
     pub details: Vec<String>,
 }
 
+/// How a message is meant; services show it as a colour, a priority or a tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// Something is bad now.
+    Bad,
+    /// Something will be bad, or nobody can tell.
+    Warn,
+    /// It is well again.
+    Good,
+    /// Nothing has happened: a test.
+    Test,
+}
+
+/// One message, ready for every kind of channel.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// One line: a mail's subject, a push message's title.
+    pub subject: String,
+    /// Lines of plain text for people. Each service gets as much as it takes.
+    pub text: String,
+    /// How it is meant.
+    pub tone: Tone,
+    /// The same for programs: what a webhook gets.
+    pub document: serde_json::Value,
+    /// The same message has the same key each time it is sent: the mail's Message-ID and the
+    /// webhook's `Idempotency-Key`. Letters, digits, `.` and `-`.
+    pub key: String,
+    /// The machine that tells it.
+    pub host: String,
+}
+
+/// A message that did not arrive, or of which nobody knows whether it did.
+#[derive(Debug)]
+pub struct Undelivered {
+    /// Why; without the channel's address, which is a secret.
+    pub failure: Failure,
+    /// The channel refused it or was not reached. Otherwise it may have arrived.
+    pub certain: bool,
+}
+
+impl Undelivered {
+    fn certain(failure: Failure) -> Undelivered {
+        Undelivered {
+            failure,
+            certain: true,
+        }
+    }
+
+    fn perhaps(failure: Failure) -> Undelivered {
+        Undelivered {
+            failure,
+            certain: false,
+        }
+    }
+}
+
+/// One attempt to hand a message to a channel (not to a `ping`), within [`ATTEMPT`].
+pub async fn deliver(
+    channel: &NotifyConfig,
+    message: &Message,
+) -> std::result::Result<(), Undelivered> {
+    let attempt = async {
+        match channel.kind {
+            NotifyKind::Mail => mail::send(channel, message).await,
+            NotifyKind::Ping => Err(Undelivered::certain(Failure::new(
+                "a ping takes no messages",
+            ))),
+            kind => {
+                let url = address(channel).map_err(Undelivered::certain)?;
+                http::send(kind, &url, message).await
+            }
+        }
+    };
+    let outcome = tokio::time::timeout(ATTEMPT, attempt).await;
+    outcome
+        .unwrap_or_else(|_| {
+            Err(Undelivered::perhaps(Failure::new(format!(
+                "no answer within {} s",
+                ATTEMPT.as_secs()
+            ))))
+        })
+        .map_err(|undelivered| Undelivered {
+            failure: undelivered.failure.context(cannot_notify(channel)),
+            ..undelivered
+        })
+}
+
+/// One attempt to tell a dead man's switch, within [`ATTEMPT`]. `run` is an id that joins a run's
+/// start and its end (healthchecks.io: `rid`, a UUID).
+pub async fn ping(
+    channel: &NotifyConfig,
+    event: Event,
+    run: Option<&str>,
+    account: &str,
+) -> Result<()> {
+    let at = |failure: Failure| failure.context(cannot_notify(channel));
+    let url = address(channel).map_err(at)?;
+    let sent = tokio::time::timeout(ATTEMPT, http::ping(&url, event, run, account)).await;
+    sent.unwrap_or_else(|_| {
+        let limit = ATTEMPT.as_secs();
+        Err(Failure::new(format!("no answer within {limit} s")))
+    })
+    .map_err(at)
+}
+
+/// An id for a run, in the form of a random UUID (version 4).
+pub fn run_id() -> String {
+    let mut bytes = [0u8; 16];
+    // Without randomness it only joins less well what belongs together.
+    getrandom::fill(&mut bytes).ok();
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let part = |from: usize, to: usize| &hex[from..to];
+    [
+        part(0, 8),
+        part(8, 12),
+        part(12, 16),
+        part(16, 20),
+        part(20, 32),
+    ]
+    .join("-")
+}
+
 /// Tells everybody whom it concerns. What could not be told comes back, a line for each channel.
+/// A fallback is told what another channel could not deliver.
 pub fn tell(config: &Config, network: &tokio::runtime::Handle, notice: &Notice) -> Vec<String> {
     let mut untold = Vec::new();
-    for channel in &config.notify {
-        if channel.kind != NotifyKind::Ping && notice.event != Event::Failure {
-            continue;
-        }
-        if let Err(failure) = send(channel, network, notice) {
+    let message = Message {
+        subject: format!("{}: {}", notice.tool, notice.summary),
+        text: account(notice),
+        tone: Tone::Bad,
+        document: serde_json::json!(notice),
+        key: run_id(),
+        host: notice.host.clone(),
+    };
+    let people = |channel: &&NotifyConfig| channel.kind != NotifyKind::Ping;
+    let first = || config.notify.iter().filter(people).filter(|c| !c.fallback);
+    let (mut missed, nobody_else) = (false, first().next().is_none());
+    let order = config.notify.iter().filter(|channel| !channel.fallback);
+    for channel in order.chain(config.notify.iter().filter(|channel| channel.fallback)) {
+        let told = match channel.kind {
+            NotifyKind::Ping => network.block_on(again(async || {
+                ping(channel, notice.event, None, &message.text).await
+            })),
+            _ if notice.event != Event::Failure => continue,
+            _ if channel.fallback && !missed && !nobody_else => continue,
+            _ => network.block_on(again(async || {
+                deliver(channel, &message).await.map_err(|no| no.failure)
+            })),
+        };
+        if let Err(failure) = told {
+            missed |= channel.kind != NotifyKind::Ping;
             tracing::warn!("{failure}");
             untold.push(failure.to_string());
         }
@@ -63,79 +215,47 @@ pub fn tell(config: &Config, network: &tokio::runtime::Handle, notice: &Notice) 
     untold
 }
 
-fn send(channel: &NotifyConfig, network: &tokio::runtime::Handle, notice: &Notice) -> Result<()> {
-    let what = || format!("cannot notify `{}`", channel.name);
-    if !matches!(channel.kind, NotifyKind::Webhook | NotifyKind::Ping) {
-        return Err(Failure::new(format!(
-            "{}: this version sends to kinds webhook and ping only",
-            what()
-        )));
-    }
-    let url = address(channel).map_err(|failure| failure.context(what()))?;
-    network.block_on(async {
-        let mut last = post(channel.kind, &url, notice, &what).await;
-        for _ in 1..ATTEMPTS {
-            if last.is_ok() {
-                break;
-            }
-            tokio::time::sleep(BETWEEN).await;
-            last = post(channel.kind, &url, notice, &what).await;
+async fn again(attempt: impl AsyncFn() -> Result<()>) -> Result<()> {
+    let mut last = attempt().await;
+    for _ in 1..ATTEMPTS {
+        if last.is_ok() {
+            break;
         }
-        last
-    })
+        tokio::time::sleep(BETWEEN).await;
+        last = attempt().await;
+    }
+    last
 }
 
-async fn post(
-    kind: NotifyKind,
-    url: &Secret,
-    notice: &Notice,
-    what: impl Fn() -> String,
-) -> Result<()> {
-    // The address is a secret: an error must not carry it.
-    let plain = |error: reqwest::Error| Failure::because(what(), error.without_url());
-    let client = reqwest::Client::builder()
-        .timeout(ATTEMPT)
-        .build()
-        .map_err(plain)?;
-    let request = match kind {
-        NotifyKind::Ping => {
-            let (suffix, account) = match notice.event {
-                Event::Start => ("/start", String::new()),
-                Event::Success => ("", account(notice)),
-                Event::Failure => ("/fail", account(notice)),
-            };
-            client.post(with_suffix(url.reveal(), suffix)).body(account)
-        }
-        _ => client.post(url.reveal()).json(notice),
-    };
-    let answer = request.send().await.map_err(plain)?;
-    if answer.status().is_success() {
-        Ok(())
-    } else {
-        Err(Failure::new(format!(
-            "{}: it answered {}",
-            what(),
-            answer.status()
-        )))
-    }
-}
-
-fn with_suffix(url: &str, suffix: &str) -> String {
-    let (path, query) = url
-        .split_once('?')
-        .map_or((url, None), |(path, query)| (path, Some(query)));
-    let query = query.map_or(String::new(), |query| format!("?{query}"));
-    format!("{}{suffix}{query}", path.trim_end_matches('/'))
+fn cannot_notify(channel: &NotifyConfig) -> String {
+    format!("cannot notify `{}`", channel.name)
 }
 
 fn account(notice: &Notice) -> String {
-    let mut text = format!("{}\n{}\n", notice.summary, notice.details.join("\n"));
-    let mut end = ACCOUNT_BYTES.min(text.len());
+    let text = format!("{}\n{}\n", notice.summary, notice.details.join("\n"));
+    within(&text, ACCOUNT_BYTES)
+}
+
+/// As much of a text as fits, whole characters, with a mark where it was cut.
+pub fn within(text: &str, bytes: usize) -> String {
+    const CUT: &str = " …";
+    if text.len() <= bytes {
+        return text.to_owned();
+    }
+    let mut end = bytes.saturating_sub(CUT.len());
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    text.truncate(end);
-    text
+    format!("{}{CUT}", &text[..end])
+}
+
+/// One line without control characters, as a header takes it.
+fn one_line(text: &str) -> String {
+    let plain: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    within(plain.trim(), SUBJECT_BYTES)
 }
 
 fn address(channel: &NotifyConfig) -> Result<Secret> {
@@ -162,15 +282,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ping_keeps_its_query_behind_the_suffix() {
-        assert_eq!(
-            with_suffix("https://hc/abc", "/fail"),
-            "https://hc/abc/fail"
-        );
-        assert_eq!(
-            with_suffix("https://hc/abc/?rid=1", "/start"),
-            "https://hc/abc/start?rid=1"
-        );
-        assert_eq!(with_suffix("https://hc/abc", ""), "https://hc/abc");
+    fn a_text_is_cut_between_characters_and_says_so() {
+        assert_eq!(within("äää", 6), "äää");
+        assert_eq!(within("ääääää", 8), "ää …");
+        assert_eq!(one_line("a\r\nBcc: b@c"), "a  Bcc: b@c");
+    }
+
+    #[test]
+    fn a_run_id_is_a_random_uuid() {
+        let id = run_id();
+        assert_eq!(id.len(), 36, "{id}");
+        assert_eq!(&id[14..15], "4", "{id}");
+        assert_ne!(id, run_id());
     }
 }
