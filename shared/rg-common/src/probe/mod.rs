@@ -3,8 +3,8 @@
 //! A probe collects; it does not judge. Where a target answers badly, or not at all, that is a fact
 //! about the target. An `Err` is our own inability to look.
 
-// pub mod backup;
-// pub mod bucket;
+pub mod backup;
+pub mod bucket;
 pub mod container;
 pub mod disk;
 pub mod host;
