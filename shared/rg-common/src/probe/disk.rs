@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use rustix::fs::StatVfsMountFlags;
+
 use super::tally::Tally;
 use crate::check::{Figure, Unit, Verdict};
 use crate::failure::{Failure, OrFail, Result};
@@ -80,7 +82,7 @@ pub fn all() -> Result<Vec<(PathBuf, Result<FileSystem>)>> {
     let fstab = table("/etc/fstab").unwrap_or_default();
     let found = mounts::real(&mounts)
         .into_iter()
-        .map(|mount| (mount.point.clone(), ask(mount, &fstab)))
+        .map(|mount| (mount.point.clone(), ask(mount.point.clone(), mount, &fstab)))
         .collect();
     Ok(found)
 }
@@ -93,7 +95,7 @@ pub fn of(path: &Path) -> Result<FileSystem> {
         .or_fail(|| format!("cannot look at {}", path.display()))?;
     let mount = mounts::holding(&mounts, &whole)
         .ok_or_else(|| Failure::new(format!("no file system holds {}", path.display())))?;
-    ask(mount, &fstab)
+    ask(whole, mount, &fstab)
 }
 
 fn table(path: &str) -> Result<String> {
@@ -107,14 +109,14 @@ fn table(path: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-fn ask(mount: Mount, fstab: &str) -> Result<FileSystem> {
-    let what = format!("cannot ask the file system at {}", mount.point.display());
-    let stat = within(mount.point.clone(), |path| rustix::fs::statvfs(path))?;
+fn ask(at: PathBuf, mount: Mount, fstab: &str) -> Result<FileSystem> {
+    let what = format!("cannot ask the file system at {}", at.display());
+    let stat = within(at, |path| rustix::fs::statvfs(path))?;
     let stat = stat.or_fail(|| what)?;
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
     Ok(FileSystem {
         meant_read_only: mounts::wanted_read_only(fstab, &mount.point),
-        read_only: mount.read_only,
+        read_only: mount.read_only || stat.f_flag.contains(StatVfsMountFlags::RDONLY),
         mount: mount.point,
         device: mount.device,
         kind: mount.kind,

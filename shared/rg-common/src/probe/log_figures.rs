@@ -38,11 +38,13 @@ pub struct Line<'a> {
     pub priority: Option<u8>,
 }
 
-/// Counts lines. Those outside its window are left out; those without a time count as within.
+/// Counts lines; those outside its window are left out.
 #[derive(Debug)]
 pub struct Counter {
     from: Timestamp,
     to: Timestamp,
+    undated_count: bool,
+    undated: u64,
     lines: u64,
     errors: u64,
     rate_limited: u64,
@@ -66,6 +68,8 @@ pub struct LogFigures {
     pub to: Timestamp,
     /// Lines.
     pub lines: u64,
+    /// Lines that tell no time, where such lines were left out: nobody knows whether they belong here.
+    pub undated: u64,
     /// Lines of level ERROR or worse.
     pub errors: u64,
     /// Errors a minute over the window.
@@ -100,11 +104,14 @@ pub struct Counted {
 }
 
 impl Counter {
-    /// Counts what was written from then up to, and with, then.
+    /// Counts what was written from then up to, and with, then. Lines that tell no time count: what
+    /// is read was written since the last look.
     pub fn new(from: Timestamp, to: Timestamp) -> Counter {
         Counter {
             from,
             to,
+            undated_count: true,
+            undated: 0,
             lines: 0,
             errors: 0,
             rate_limited: 0,
@@ -120,6 +127,20 @@ impl Counter {
         }
     }
 
+    /// The same, but lines that tell no time are left out: what is read may be older.
+    #[must_use]
+    pub fn dated_only(mut self) -> Counter {
+        self.undated_count = false;
+        self
+    }
+
+    /// The same counts as those of another window, which its rate is of.
+    #[must_use]
+    pub fn over(mut self, from: Timestamp, to: Timestamp) -> Counter {
+        (self.from, self.to) = (from, to);
+        self
+    }
+
     /// Counts a line.
     pub fn add(&mut self, line: Line<'_>) {
         let text = &line.text[..line.text.len().min(LINE_BYTES_MAX)];
@@ -129,6 +150,10 @@ impl Counter {
         let record = Record::of(text, line.priority);
         let time = line.time.or(record.time);
         if time.is_some_and(|time| time < self.from || time > self.to) {
+            return;
+        }
+        if time.is_none() && !self.undated_count {
+            self.undated += 1;
             return;
         }
         self.lines += 1;
@@ -168,6 +193,7 @@ impl Counter {
             from: self.from,
             to: self.to,
             lines: self.lines,
+            undated: self.undated,
             errors: self.errors,
             errors_per_minute: self.errors as f64 / minutes,
             rate_limited: self.rate_limited,

@@ -9,6 +9,7 @@ pub mod container;
 pub mod disk;
 pub mod host;
 pub mod journal;
+pub mod log;
 pub mod log_figures;
 pub mod log_file;
 pub mod postgres;

@@ -273,6 +273,6 @@ fn a_store_that_cannot_be_read_leaves_it_unknown_unless_it_is_bad_anyway() {
     let verdict = judge(&backups, time("2026-01-25T12:00:00Z"), &TimeZone::UTC).unwrap();
     assert_eq!(verdict.state, State::Fail);
     assert_eq!(verdict.evidence, ["its disk is not mounted"]);
-    backups.stores.remove(0);
+    backups.stores.retain(|(name, _)| name != "local");
     assert!(judge(&backups, time("2026-01-25T12:00:00Z"), &TimeZone::UTC).is_err());
 }

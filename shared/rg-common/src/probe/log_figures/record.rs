@@ -258,9 +258,28 @@ fn of_text(text: &str, priority: Option<u8>) -> Record {
         },
         status: access.as_ref().map(|(_, status)| *status),
         path: access.map(|(path, _)| path.to_owned()),
+        time: leading_time(text),
         message: text.to_owned(),
         ..Record::default()
     }
+}
+
+/// `2026-01-23T02:00:00Z …`, `2026-01-23 02:00:00,123 …`, in brackets or not.
+fn leading_time(text: &str) -> Option<Timestamp> {
+    let text = text.trim_start().trim_start_matches('[');
+    if !text.as_bytes().first()?.is_ascii_digit() {
+        return None;
+    }
+    let mut words = text.splitn(3, [' ', ']']);
+    let (first, second) = (words.next()?, words.next().unwrap_or_default());
+    let of = |text: &str| time(&Value::String(text.to_owned()));
+    // A bare number at the beginning is anything but a time.
+    let dated = first.contains('-');
+    dated.then(|| {
+        of(first)
+            .filter(|_| first.contains('T'))
+            .or_else(|| of(&format!("{first} {second}")))
+    })?
 }
 
 /// Whether a line of plain text holds ERROR, CRITICAL or FATAL as a word of its own.

@@ -123,6 +123,28 @@ fn too_many_errors_fail_in_exact_words() {
 }
 
 #[test]
+fn lines_that_tell_no_time_are_left_out_of_a_window_that_was_not_just_read() {
+    let mut counter = Counter::new(at(0), at(300)).dated_only();
+    for text in [
+        "ERROR when?",
+        "2026-01-23T02:00:10Z ERROR now",
+        "[2026-01-23T02:00:11.5Z] ERROR now",
+        "2026-01-22T02:00:10Z ERROR yesterday",
+        "10 ERROR when?",
+    ] {
+        counter.add(Line {
+            text: text.as_bytes(),
+            time: None,
+            priority: None,
+        });
+    }
+    let figures = counter.figures();
+    assert_eq!((figures.lines, figures.errors, figures.undated), (2, 2, 2));
+    let local = Record::of(b"2026-01-23 02:00:00,123 ERROR x", None).time;
+    assert!(local.is_some());
+}
+
+#[test]
 fn durations_are_milliseconds_whatever_the_logger_writes() {
     for (line, ms) in [
         (r#"{"duration_ms": 12}"#, 12.0),
