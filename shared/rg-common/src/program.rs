@@ -13,6 +13,7 @@ mod streams;
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::failure::{Failure, Result};
 use crate::secret::Secret;
@@ -115,8 +116,32 @@ impl Program {
         Ok(ProgramReader {
             stdout,
             stoppable: true,
+            until: None,
             running: Some(running),
         })
+    }
+
+    /// As [`Program::reader`], for a program that must have ended within `limit`: then reading fails
+    /// and the program is ended.
+    pub fn reader_within(&self, limit: Duration) -> Result<ProgramReader> {
+        let mut reader = self.reader()?;
+        reader.until = Some((Instant::now() + limit, limit));
+        Ok(reader)
+    }
+
+    /// As [`Program::output`], within `limit`.
+    pub fn output_within(&self, bytes: usize, limit: Duration) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        let reader = self.reader_within(limit)?;
+        let read = reader.take(bytes as u64 + 1).read_to_end(&mut out);
+        read.map_err(|error| Failure::from_io(format!("cannot run {}", self.name()), error))?;
+        if out.len() > bytes {
+            return Err(Failure::new(format!(
+                "{} printed more than {bytes} bytes",
+                self.name()
+            )));
+        }
+        Ok(out)
     }
 
     /// Starts it with our bytes as its input; its output is drained into a bounded tail that a
@@ -215,6 +240,17 @@ mod tests {
             failure.to_string(),
             "sh ended with exit status 1: no thanks"
         );
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_ended_at_its_limit() {
+        let limit = Duration::from_millis(300);
+        for hanging in ["printf abc; exec sleep 60", "exec >&-; exec sleep 60"] {
+            let error = shell(hanging).output_within(10, limit).unwrap_err();
+            assert_eq!(error.to_string(), "sh did not end within 0.3 s");
+        }
+        let good = shell("printf abc").output_within(10, Duration::from_secs(60));
+        assert_eq!(good.unwrap(), b"abc");
     }
 
     #[test]

@@ -13,10 +13,10 @@ use aws_sdk_s3::types::{
     ObjectLockRetentionMode, ObjectLockRule, PublicAccessBlockConfiguration,
     VersioningConfiguration,
 };
+use rg_common::s3::canary::Canary;
 use rg_common::s3::{Kind, S3Error};
 use rg_common::{Failure, Result, stop};
 
-use crate::canary::Canary;
 use crate::found::{Found, Presence, PublicBlock, Seen, Versioning};
 use crate::live;
 use crate::plan::{self, Action, Plan, Step};
@@ -78,7 +78,9 @@ fn prove(target: &Target) -> Result<(Plan, Found)> {
     }
     // In a bucket that locks what is written a canary could not be taken back.
     let canary = match found.exposure.get {
-        Seen::NotAsked if found.lock.value().is_none() => Some(Canary::put(target)?),
+        Seen::NotAsked if found.lock.value().is_none() => {
+            Some(Canary::put(&target.client, &target.bucket, &target.prefix)?)
+        }
         _ => None,
     };
     let asked = ask_until_right(target, &mut found, canary.as_ref());

@@ -8,7 +8,6 @@
 
 mod apply;
 mod args;
-mod canary;
 mod clean;
 mod endpoint;
 mod exposure;
@@ -33,9 +32,9 @@ mod wanted;
 
 pub use args::Args;
 use args::Command;
+use rg_common::Result;
 use rg_common::cli::{self, Common, Context, Tool};
 use rg_common::report::{Outcome, Plain, Report};
-use rg_common::{OrFail, Result};
 
 impl Tool for Args {
     const NAME: &'static str = "rg-bucket";
@@ -64,11 +63,4 @@ impl Tool for Args {
             }
         }
     }
-}
-
-/// A name that nobody uses: `begin` and 16 random hexadecimal digits.
-pub(crate) fn nonce(begin: &str) -> Result<String> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).or_fail(|| "the system gives no random numbers".to_owned())?;
-    Ok(format!("{begin}{:016x}", u64::from_be_bytes(bytes)))
 }

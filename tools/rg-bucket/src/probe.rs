@@ -9,10 +9,10 @@ use aws_sdk_s3::primitives::ByteStream;
 use rg_common::cli::Context;
 use rg_common::report::{self, Outcome, Page, Report, Tone};
 use rg_common::s3::Kind;
+use rg_common::s3::canary::{Canary, TEXT};
 use rg_common::{Failure, OrFail, Result};
 use serde::Serialize;
 
-use crate::canary::{Canary, TEXT};
 use crate::exposure;
 use crate::plan::Plan;
 use crate::stranger::Stranger;
@@ -97,7 +97,7 @@ fn try_one(target: &Target) -> Result<Tried> {
     }
     let mut tried = Tried::new(target, Vec::new());
     let begun = Instant::now();
-    let canary = Canary::put(target)?;
+    let canary = Canary::put(&target.client, &target.bucket, &target.prefix)?;
     tried.add("put", begun, true, report::bytes(TEXT.len() as u64));
     let looked = look(target, &canary, &mut tried);
     let begun = Instant::now();
@@ -126,20 +126,7 @@ fn look(target: &Target, canary: &Canary, tried: &mut Tried) -> Result<()> {
     };
 
     let begun = Instant::now();
-    let got = target
-        .client
-        .call(
-            sdk.get_object()
-                .bucket(&target.bucket)
-                .key(canary.key())
-                .send(),
-        )
-        .map_err(|e| failed("read an object", e))?;
-    let body = target
-        .client
-        .wait(got.body.collect())?
-        .or_fail(|| format!("cannot read {}", canary.key()))?
-        .into_bytes();
+    let body = canary.get()?;
     tried.add(
         "get",
         begun,

@@ -56,7 +56,11 @@ impl Stranger {
             None => None,
         };
         let list = self.ask(target, Method::GET, &target.list_address()?)?;
-        let name = format!("{}{}", target.prefix, crate::nonce("rg-probe-anonymous-")?);
+        let name = format!(
+            "{}{}",
+            target.prefix,
+            rg_common::s3::canary::nonce("rg-probe-anonymous-")?
+        );
         let put = self.ask(target, Method::PUT, &target.address(&name)?)?;
         if StatusCode::from_u16(put.status).is_ok_and(|status| status.is_success()) {
             let delete = target

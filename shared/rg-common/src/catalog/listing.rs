@@ -175,7 +175,7 @@ pub fn merge(listings: impl IntoIterator<Item = Listing>) -> Vec<Entry> {
     entries
 }
 
-fn read_copy(
+pub(super) fn read_copy(
     store: &dyn Store,
     id: &BackupId,
     object: &Object,

@@ -8,6 +8,7 @@
 mod ahead;
 mod listing;
 pub mod manifest;
+mod newest;
 mod proof;
 
 use jiff::{SignedDuration, Timestamp};
@@ -21,6 +22,7 @@ use ahead::Ahead;
 use listing::read_manifest;
 pub use listing::{Copy, Entry, Listing, merge, read};
 pub use manifest::{Content, Extent, Manifest, Need};
+pub use newest::{Newest, newest};
 pub use proof::{Finding, Proof, write_proof};
 
 const MANIFEST: &str = ".manifest.json";

@@ -212,7 +212,8 @@ impl Session {
             .map_err(|error| trouble::asking(&self.url, sql, error))
     }
 
-    fn within<T>(
+    /// Waits for an answer; the server's own error is a value, its silence a failure.
+    pub(super) fn within<T>(
         &self,
         limit: Duration,
         sql: &str,

@@ -14,6 +14,7 @@ pub mod facts;
 mod inventory;
 pub mod place;
 pub mod pooler;
+pub mod question;
 pub mod scratch;
 mod tls;
 mod trouble;

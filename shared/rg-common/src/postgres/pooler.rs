@@ -10,6 +10,9 @@ use crate::failure::Failure;
 /// The name of the start-up option that a pooler loses. Any role may set a name with a dot.
 pub(super) const NONCE_SETTING: &str = "rg.session";
 
+/// What is said of a pooler's address.
+const REFUSED: &str = "is a connection pooler, which cannot be dumped or restored through";
+
 /// Supabase's transaction pooler listens on this port of the database's own host.
 const SUPABASE_POOLER_PORT: u16 = 6543;
 
@@ -48,6 +51,11 @@ pub(super) fn by_behaviour(url: &DatabaseUrl, because: &str) -> Failure {
     )
 }
 
+/// Whether a failure says that the address is a pooler's.
+pub fn is_refusal(failure: &Failure) -> bool {
+    failure.to_string().contains(REFUSED)
+}
+
 /// Whether the server's words say that a pooler refused our start-up options.
 pub(super) fn says_so(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
@@ -57,9 +65,7 @@ pub(super) fn says_so(message: &str) -> bool {
 }
 
 fn refused(url: &DatabaseUrl) -> Failure {
-    Failure::new(format!(
-        "{url} is a connection pooler, which cannot be dumped or restored through"
-    ))
+    Failure::new(format!("{url} {REFUSED}"))
 }
 
 #[cfg(test)]

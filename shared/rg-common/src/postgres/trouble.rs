@@ -227,7 +227,7 @@ pub(super) fn other_encryption_may_help(error: &Error) -> bool {
     }
 }
 
-fn quoted(sql: &str) -> String {
+pub(super) fn quoted(sql: &str) -> String {
     let line = sql.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(QUOTED_SQL) {
         Some((end, _)) => format!("`{}…`", &line[..end]),

@@ -97,6 +97,16 @@ impl Running {
         })
     }
 
+    /// The program's name, for messages.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it has not ended yet.
+    pub(super) fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     pub(super) fn wait(mut self) -> Result<()> {
         let status = self
             .child

@@ -5,6 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::process::{ChildStdin, ChildStdout};
+use std::time::{Duration, Instant};
 
 use super::running::Running;
 use crate::failure::{Failure, Result};
@@ -19,10 +20,15 @@ const STOP_LOOK: rustix::time::Timespec = rustix::time::Timespec {
     tv_nsec: 100_000_000,
 };
 
+/// How often a program is looked at that has closed its output and must end within a limit.
+const END_LOOK: Duration = Duration::from_millis(5);
+
 /// A program's output as a stream. Dropping it early ends the program.
 pub struct ProgramReader {
     pub(super) stdout: ChildStdout,
     pub(super) stoppable: bool,
+    /// When it must have ended, and how long that was from its start.
+    pub(super) until: Option<(Instant, Duration)>,
     pub(super) running: Option<Running>,
 }
 
@@ -32,6 +38,7 @@ impl ProgramReader {
         use rustix::event::{PollFd, PollFlags, poll};
         loop {
             stop::check().map_err(Failure::into_io)?;
+            self.check_limit()?;
             let mut ready = [PollFd::new(&self.stdout, PollFlags::IN)];
             match poll(&mut ready, Some(&STOP_LOOK)) {
                 Ok(0) | Err(rustix::io::Errno::INTR) => {}
@@ -39,6 +46,30 @@ impl ProgramReader {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+impl ProgramReader {
+    fn check_limit(&self) -> io::Result<()> {
+        let name = || self.running.as_ref().map_or("a program", Running::name);
+        match self.until {
+            Some((until, limit)) if Instant::now() >= until => Err(Failure::new(format!(
+                "{} did not end within {} s",
+                name(),
+                limit.as_secs_f64()
+            ))
+            .into_io()),
+            _ => Ok(()),
+        }
+    }
+
+    /// A program may close its output and go on.
+    fn wait_for_end(&mut self) -> io::Result<()> {
+        while self.until.is_some() && self.running.as_mut().is_some_and(Running::is_alive) {
+            self.check_limit()?;
+            stop::pause(END_LOOK).map_err(Failure::into_io)?;
+        }
+        Ok(())
     }
 }
 
@@ -51,6 +82,9 @@ impl Read for ProgramReader {
             self.wait_for_output()?;
         }
         let n = self.stdout.read(buffer)?;
+        if n == 0 {
+            self.wait_for_end()?;
+        }
         if n == 0
             && let Some(running) = self.running.take()
         {

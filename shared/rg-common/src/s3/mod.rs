@@ -5,6 +5,7 @@
 //! words with the next step ([`S3Error`]). The facade is synchronous like that of `postgres`: the
 //! calls run on the one runtime made in `cli`, and [`Client::call`] must not be used from within it.
 
+pub mod canary;
 mod clock;
 mod credentials;
 mod digest;
@@ -169,6 +170,20 @@ impl Client {
                 aws: config.is_aws(),
             }),
         })
+    }
+
+    /// The same client, whose calls are tried twice and end sooner: for a look that should rather say
+    /// "it does not answer" than wait.
+    #[must_use]
+    pub fn hurried(&self, attempt: Duration) -> Client {
+        let config = self.sdk.config().to_builder();
+        let config = config
+            .retry_config(retries(2))
+            .timeout_config(limits(attempt, attempt * 2 + BACKOFF_FIRST));
+        Client {
+            sdk: aws_sdk_s3::Client::from_conf(config.build()),
+            ..self.clone()
+        }
     }
 
     /// The SDK's client, for building calls and for work that runs side by side on the runtime.

@@ -3,18 +3,18 @@
 use std::cell::RefCell;
 
 use aws_sdk_s3::primitives::ByteStream;
-use rg_common::Result;
-use rg_common::s3::{Kind, S3Error};
 
-use crate::target::Target;
+use super::{Client, Kind, S3Error};
+use crate::failure::{OrFail, Result};
 
 /// What it says, for whoever finds one.
-pub const TEXT: &[u8] = b"written by rg-bucket to try this bucket; it can be deleted\n";
+pub const TEXT: &[u8] = b"written by rg to try this bucket; it can be deleted\n";
 
 /// A canary in a bucket. [`Canary::remove`] says whether it went; one that is dropped is removed
 /// too, and the log says when that failed.
 pub struct Canary<'a> {
-    target: &'a Target,
+    client: &'a Client,
+    bucket: &'a str,
     key: String,
     /// Every version that was written, so that none stays in a bucket with versions.
     versions: RefCell<Vec<Option<String>>>,
@@ -22,26 +22,19 @@ pub struct Canary<'a> {
 }
 
 impl<'a> Canary<'a> {
-    /// Puts one under a name that nobody uses.
-    pub fn put(target: &'a Target) -> Result<Canary<'a>> {
-        let key = format!("{}{}", target.prefix, crate::nonce("rg-probe-")?);
+    /// Puts one under a name that nobody uses. `prefix` is what every key of ours begins with.
+    pub fn put(client: &'a Client, bucket: &'a str, prefix: &str) -> Result<Canary<'a>> {
+        let key = format!("{prefix}{}", nonce("rg-probe-")?);
         // Made before the call: one that was cut off may have written all the same.
         let mut canary = Canary {
-            target,
+            client,
+            bucket,
             key,
             versions: RefCell::new(vec![None]),
             gone: false,
         };
-        let call = target
-            .client
-            .sdk()
-            .put_object()
-            .bucket(&target.bucket)
-            .key(&canary.key);
-        match target
-            .client
-            .call(call.body(ByteStream::from_static(TEXT)).send())
-        {
+        let call = client.sdk().put_object().bucket(bucket).key(&canary.key);
+        match client.call(call.body(ByteStream::from_static(TEXT)).send()) {
             Ok(put) => {
                 canary.versions = RefCell::new(vec![put.version_id]);
                 Ok(canary)
@@ -49,8 +42,8 @@ impl<'a> Canary<'a> {
             Err(error) => {
                 // A refusal wrote nothing.
                 canary.gone = error.kind == Kind::Denied;
-                let what = format!("cannot write an object into the bucket `{}`", target.bucket);
-                Err(target.client.failure(what, error))
+                let what = format!("cannot write an object into the bucket `{bucket}`");
+                Err(client.failure(what, error))
             }
         }
     }
@@ -58,6 +51,31 @@ impl<'a> Canary<'a> {
     /// Its key.
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// Reads it back.
+    pub fn get(&self) -> Result<Vec<u8>> {
+        let what = || format!("cannot read an object in the bucket `{}`", self.bucket);
+        let call = self
+            .client
+            .sdk()
+            .get_object()
+            .bucket(self.bucket)
+            .key(&self.key);
+        let got = self
+            .client
+            .call(call.send())
+            .map_err(|error| self.client.failure(what(), error))?;
+        // No longer than what was put, and a byte that shows that it is longer.
+        let mut body = got.body;
+        let mut bytes = Vec::new();
+        while bytes.len() <= TEXT.len() {
+            match self.client.wait(body.next())? {
+                Some(part) => bytes.extend_from_slice(&part.or_fail(what)?),
+                None => break,
+            }
+        }
+        Ok(bytes)
     }
 
     /// It was written once more, as this version.
@@ -73,29 +91,21 @@ impl<'a> Canary<'a> {
                 "cannot delete the object that was written to try the bucket: {}",
                 self.key
             );
-            self.target.client.failure(what, error)
+            self.client.failure(what, error)
         })
     }
 
     /// The same, and whether it is really gone.
     pub fn remove_and_see(self) -> Result<bool> {
-        let (target, key) = (self.target, self.key.clone());
+        let (client, bucket, key) = (self.client, self.bucket, self.key.clone());
         self.remove()?;
-        let head = target
-            .client
-            .sdk()
-            .head_object()
-            .bucket(&target.bucket)
-            .key(key)
-            .send();
-        match target.client.call(head) {
+        let head = client.sdk().head_object().bucket(bucket).key(key).send();
+        match client.call(head) {
             Err(error) if error.kind == Kind::NoObject => Ok(true),
             // A key without the right to list is told "denied" of what is not there.
             Err(error) if error.kind == Kind::Denied => Ok(true),
             Ok(_) => Ok(false),
-            Err(error) => Err(target
-                .client
-                .failure("cannot see whether the object is gone", error)),
+            Err(error) => Err(client.failure("cannot see whether the object is gone", error)),
         }
     }
 
@@ -103,14 +113,13 @@ impl<'a> Canary<'a> {
         for version in self.versions.borrow().iter() {
             let version = version.clone().filter(|version| version != "null");
             let call = self
-                .target
                 .client
                 .sdk()
                 .delete_object()
-                .bucket(&self.target.bucket)
+                .bucket(self.bucket)
                 .key(&self.key)
                 .set_version_id(version);
-            match self.target.client.clean_up(call.send()) {
+            match self.client.clean_up(call.send()) {
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(S3Error::of(error)),
                 None => return Err(S3Error::ours(Kind::TooLate, "")),
@@ -126,8 +135,15 @@ impl Drop for Canary<'_> {
             tracing::warn!(
                 "{} in the bucket `{}` could not be deleted",
                 self.key,
-                self.target.bucket
+                self.bucket
             );
         }
     }
+}
+
+/// A name that nobody uses: `begin` and 16 random hexadecimal digits.
+pub fn nonce(begin: &str) -> Result<String> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).or_fail(|| "the system gives no random numbers".to_owned())?;
+    Ok(format!("{begin}{:016x}", u64::from_be_bytes(bytes)))
 }
