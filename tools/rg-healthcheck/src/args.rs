@@ -43,6 +43,12 @@ pub enum Command {
     },
 }
 
+impl Default for Command {
+    fn default() -> Command {
+        Command::Run(Run::default())
+    }
+}
+
 /// How findings are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Format {

@@ -5,22 +5,30 @@
 //! `state`) says what is due, and the outbox sends it. Then the findings are remembered in the
 //! `history`, which may fail without failing a check.
 
-pub mod alert;
+mod alert;
 mod args;
 mod cause;
 mod history;
+mod logs;
+mod look;
 mod page;
 mod plan;
+mod quiet;
+mod report;
 mod round;
+mod run;
+mod seen;
 mod show;
-pub mod silence;
-pub mod state;
+mod silence;
+mod state;
+mod status;
+mod watch;
 
 pub use args::Args;
 use args::Command;
+use rg_common::Result;
 use rg_common::cli::{self, Common, Context, Tool};
 use rg_common::report::{Outcome, Plain, Report};
-use rg_common::{Failure, Result};
 
 impl Tool for Args {
     const NAME: &'static str = "rg-healthcheck";
@@ -29,9 +37,16 @@ impl Tool for Args {
         &self.common
     }
 
-    fn run(self, _context: &Context) -> Result<Box<dyn Report>> {
-        match self.command {
-            Some(Command::Completions { shell }) => {
+    fn run(self, context: &Context) -> Result<Box<dyn Report>> {
+        match self.command.unwrap_or_default() {
+            Command::Run(args) => run::run(context, &args),
+            Command::Watch(args) => watch::watch(context, &args),
+            Command::Status(args) => status::status(context, &args),
+            Command::Report(args) => report::report(context, &args),
+            Command::Logs(args) => logs::logs(context, &args),
+            Command::Silence(args) => quiet::silence(context, &args),
+            Command::AlertTest(args) => quiet::alert_test(context, &args),
+            Command::Completions { shell } => {
                 let text = cli::completions::<Args>(shell, Self::NAME);
                 Ok(Box::new(Plain {
                     document: text.clone(),
@@ -39,7 +54,6 @@ impl Tool for Args {
                     outcome: Outcome::Well,
                 }))
             }
-            _ => Err(Failure::new("not there yet")),
         }
     }
 }

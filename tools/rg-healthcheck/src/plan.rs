@@ -8,37 +8,20 @@ use std::path::PathBuf;
 
 use rg_common::config::{
     CheckConfig, CheckKind, Config, DatasetConfig, DatasetKind, Environment, HttpCheck, LogPlace,
-    Patience, SqlExpectation, StorePlace, nearest,
+    Patience, SqlExpectation, nearest,
 };
 use rg_common::{Failure, Result};
 
 /// The most checks of one plan.
 const CHECKS_MAX: usize = 2000;
 
-/// What a database is asked, in the order of the answers.
-pub const DATABASE: [(&str, &str); 7] = [
-    ("", "the database answers"),
-    ("/tables", "the required tables are there"),
-    ("/extensions", "the extensions are there"),
-    ("/connections", "connections are left"),
-    ("/transactions", "no transaction is forgotten"),
-    ("/wraparound", "transaction numbers are left"),
-    ("/slots", "no replication slot holds back files"),
-];
-/// What the backups of a dataset are asked, in the order of the answers.
-pub const BACKUP: [(&str, &str); 4] = [
-    ("", "is backed up in time"),
-    ("/size", "the newest backup has a usual size"),
-    ("/copies", "is in every store"),
-    ("/drill", "was proven restorable lately"),
-];
 /// What the machine is asked, in the order of the answers.
 pub const MACHINE: [(&str, &str); 7] = [
-    ("memory", "memory is left"),
-    ("swap", "it does not swap"),
+    ("memory", "memory and swap are left"),
     ("pressure", "nothing waits for memory, disk or processor"),
     ("load", "the processors keep up"),
     ("oom", "nothing was killed for want of memory"),
+    ("boot", "the machine stays up"),
     ("clock", "the clock is in step"),
     ("units", "no unit and no timer has failed"),
 ];
@@ -63,7 +46,7 @@ pub struct Planned {
 pub struct Group {
     /// What is looked at.
     pub job: Job,
-    /// The checks. For `Job::Disks` there is one, which stands for every file system.
+    /// The checks. For `Job::Disks` there is one, which stands for every file system of this machine.
     pub checks: Vec<Planned>,
 }
 
@@ -82,8 +65,10 @@ pub enum Job {
     Units(Vec<String>),
     /// Containers, in one question to docker.
     Containers(Vec<String>),
-    /// The file systems of these paths.
-    Disks(Vec<PathBuf>),
+    /// The file systems of this machine's own devices.
+    Disks,
+    /// The file system that holds a path.
+    Disk(PathBuf),
     /// The machine itself.
     Machine,
     /// An environment's database.
@@ -178,23 +163,12 @@ fn planned(id: String, environment: Option<&str>, about: &str, patience: Patienc
 const AT_ONCE: Patience = Patience::InARow(1);
 
 fn machine(config: &Config, plan: &mut Plan) {
-    let mut paths = vec![PathBuf::from("/"), config.state.clone()];
-    for store in &config.stores {
-        if let StorePlace::Folder(path) = &store.place {
-            paths.push(path.clone());
-        }
-    }
-    for dataset in &config.datasets {
-        if let DatasetKind::Files(files) = &dataset.kind {
-            paths.push(files.path.clone());
-        }
-    }
     let disks = planned("host/disk".to_owned(), None, "room on the disks", AT_ONCE);
-    plan.add(Job::Disks(paths), vec![disks]);
+    plan.add(Job::Disks, vec![disks]);
     let checks = MACHINE.map(|(word, about)| {
         // Load, pressure and swapping come and go.
         let patience = match word {
-            "oom" | "clock" | "units" => AT_ONCE,
+            "oom" | "boot" | "clock" | "units" => AT_ONCE,
             _ => config.alerts.after,
         };
         planned(format!("host/{word}"), None, about, patience)
@@ -238,20 +212,15 @@ fn of_environment(config: &Config, environment: &Environment, plan: &mut Plan) {
         plan.add(Job::Tcp(format!("127.0.0.1:{port}")), vec![check]);
     }
     if let Some((dataset, _)) = database {
-        let mut checks = DATABASE
-            .map(|(rest, about)| of(&format!("database{rest}"), about))
-            .to_vec();
-        for check in &mut checks[1..] {
-            check.needs = vec![format!("{name}/database")];
-        }
-        checks[0].needs = home
+        let mut check = of("database", "the database answers, and has what it needs");
+        check.needs = home
             .map(|home| format!("{name}/container/{home}"))
             .into_iter()
             .collect();
         if app.ports.iter().any(|(word, _)| word == "database") {
-            checks[0].needs.push(format!("{name}/port/database"));
+            check.needs.push(format!("{name}/port/database"));
         }
-        plan.add(Job::Database(Box::new(dataset.clone())), checks);
+        plan.add(Job::Database(Box::new(dataset.clone())), vec![check]);
     }
     for dataset in config.datasets.iter().filter(|d| d.environment == *name) {
         if let DatasetKind::Bucket(_) = &dataset.kind {
@@ -374,22 +343,13 @@ fn backups(config: &Config, dataset: &DatasetConfig, plan: &mut Plan) {
         None => dataset.name.as_str().to_owned(),
     };
     let before = environment.map_or("host".to_owned(), str::to_owned);
-    let mut checks: Vec<Planned> = BACKUP
-        .iter()
-        .map(|(suffix, about)| {
-            planned(
-                format!("{before}/backup/{rest}{suffix}"),
-                environment,
-                &format!("{}: {about}", dataset.name),
-                AT_ONCE,
-            )
-        })
-        .collect();
-    let first = checks[0].id.clone();
-    for check in &mut checks[1..] {
-        check.needs = vec![first.clone()];
-    }
-    plan.add(Job::Backup(Box::new(dataset.clone())), checks);
+    let check = planned(
+        format!("{before}/backup/{rest}"),
+        environment,
+        &format!("the backups of {}", dataset.name),
+        AT_ONCE,
+    );
+    plan.add(Job::Backup(Box::new(dataset.clone())), vec![check]);
 }
 
 fn written(config: &Config, check: &CheckConfig, plan: &mut Plan) -> Result<()> {
@@ -418,7 +378,7 @@ fn written(config: &Config, check: &CheckConfig, plan: &mut Plan) -> Result<()> 
         }
         CheckKind::Unit { unit } => Job::Units(vec![unit.clone()]),
         CheckKind::Container { container } => Job::Containers(vec![container.clone()]),
-        CheckKind::Disk { path } => Job::Disks(vec![path.clone()]),
+        CheckKind::Disk { path } => Job::Disk(path.clone()),
         CheckKind::Log {
             log,
             errors_per_minute_max,
@@ -551,22 +511,16 @@ health = [
             [
                 "host/disk",
                 "host/memory",
-                "host/swap",
                 "host/pressure",
                 "host/load",
                 "host/oom",
+                "host/boot",
                 "host/clock",
                 "host/units",
                 "production/container/postgres-production",
                 "production/container/minio-production",
                 "production/port/database",
                 "production/database",
-                "production/database/tables",
-                "production/database/extensions",
-                "production/database/connections",
-                "production/database/transactions",
-                "production/database/wraparound",
-                "production/database/slots",
                 "production/bucket/artifacts",
                 "production/unit/api",
                 "production/http/health",
@@ -575,13 +529,7 @@ health = [
                 "production/dns/api.rgrid.dev",
                 "production/tls/api.rgrid.dev",
                 "host/backup/globals",
-                "host/backup/globals/size",
-                "host/backup/globals/copies",
-                "host/backup/globals/drill",
                 "production/backup/database",
-                "production/backup/database/size",
-                "production/backup/database/copies",
-                "production/backup/database/drill",
             ]
         );
         let needs = plan.needs();

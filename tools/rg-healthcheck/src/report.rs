@@ -5,9 +5,8 @@ use rg_common::report::{Outcome, Plain, Report};
 use rg_common::{Failure, Result, whole};
 use serde::Serialize;
 
-use crate::args;
 use crate::history::History;
-use crate::page;
+use crate::{args, page, state};
 
 /// Web servers must read it; it holds no secret.
 const MODE: u32 = 0o644;
@@ -24,7 +23,11 @@ pub fn report(context: &Context, args: &args::Report) -> Result<Box<dyn Report>>
     for name in &args.environments {
         known(&config, name)?;
     }
-    let history = History::open(&super::folder(&config)?)?;
+    let history = {
+        let folder = state::folder(&config.state);
+        whole::private_folder(&folder)?;
+        History::open(&folder)?
+    };
     let wanted = |environment: Option<&str>| {
         args.environments.is_empty()
             || environment.is_some_and(|name| args.environments.iter().any(|e| e == name))

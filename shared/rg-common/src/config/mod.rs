@@ -108,6 +108,15 @@ pub struct NotifyConfig {
     pub level: NotifyLevel,
     /// Told only what no other channel could deliver.
     pub fallback: bool,
+    /// The tools that tell it; empty: all.
+    pub tools: Vec<String>,
+}
+
+impl NotifyConfig {
+    /// Whether this tool tells it. A dead man's switch that two tools share hides the silence of one.
+    pub fn hears(&self, tool: &str) -> bool {
+        self.tools.is_empty() || self.tools.iter().any(|name| name == tool)
+    }
 }
 
 /// The least that a channel is told.

@@ -58,6 +58,8 @@ struct Notify {
     level: NotifyLevel,
     #[serde(default)]
     fallback: bool,
+    #[serde(default)]
+    tools: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -176,6 +178,9 @@ fn ok() -> u16 {
     200
 }
 
+/// The tools that tell somebody.
+const TOOLS: [&str; 3] = ["rg-backup", "rg-restore", "rg-healthcheck"];
+
 /// Parses and validates; relative paths are relative to `base`. The path is filled in by the caller.
 pub(super) fn parse(text: &str, base: &Path, hostname: &str) -> Result<Config> {
     let file: File = toml::from_str(text).map_err(|error| explain(text, &error))?;
@@ -280,6 +285,15 @@ fn notify(name: String, raw: Notify, base: &Path) -> Result<NotifyConfig> {
                 .hint("add to = \"admin@example.org\""),
         );
     }
+    for tool in &raw.tools {
+        if !TOOLS.contains(&tool.as_str()) {
+            let failure = Failure::new(format!("notify.{name}.tools names `{tool}`"));
+            return Err(match nearest(tool, TOOLS) {
+                Some(near) => failure.hint(format!("did you mean `{near}`?")),
+                None => failure.hint(format!("known are: {}", TOOLS.join(", "))),
+            });
+        }
+    }
     let env_file = raw.env_file.map(|path| base.join(path));
     Ok(NotifyConfig {
         name,
@@ -290,6 +304,7 @@ fn notify(name: String, raw: Notify, base: &Path) -> Result<NotifyConfig> {
         from: raw.from,
         level: raw.level,
         fallback: raw.fallback,
+        tools: raw.tools,
     })
 }
 

@@ -192,10 +192,11 @@ pub fn tell(config: &Config, network: &tokio::runtime::Handle, notice: &Notice) 
         host: notice.host.clone(),
     };
     let people = |channel: &&NotifyConfig| channel.kind != NotifyKind::Ping;
-    let first = || config.notify.iter().filter(people).filter(|c| !c.fallback);
+    let told = || config.notify.iter().filter(|c| c.hears(&notice.tool));
+    let first = || told().filter(people).filter(|c| !c.fallback);
     let (mut missed, nobody_else) = (false, first().next().is_none());
-    let order = config.notify.iter().filter(|channel| !channel.fallback);
-    for channel in order.chain(config.notify.iter().filter(|channel| channel.fallback)) {
+    let order = told().filter(|channel| !channel.fallback);
+    for channel in order.chain(told().filter(|channel| channel.fallback)) {
         let told = match channel.kind {
             NotifyKind::Ping => network.block_on(again(async || {
                 ping(channel, notice.event, None, &message.text).await
