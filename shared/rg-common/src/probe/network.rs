@@ -355,12 +355,16 @@ impl Clock {
         };
         let begins = Instant::now();
         let done = timeout_at(self.end.min(begins + own), work).await;
-        let took = begins.elapsed();
-        self.times.spent(phase, took);
-        done.map_err(|_| self.late(phase, took))
+        self.times.spent(phase, begins.elapsed());
+        let limit = if begins + own < self.end {
+            own
+        } else {
+            self.limits.total
+        };
+        done.map_err(|_| self.late(phase, limit))
     }
 
-    fn late(&self, phase: Phase, took: Duration) -> Trouble {
+    fn late(&self, phase: Phase, limit: Duration) -> Trouble {
         let what = match phase {
             Phase::Dns => "its name did not resolve",
             Phase::Connect => "it did not take the connection",
@@ -376,7 +380,7 @@ impl Clock {
             }
             _ => String::new(),
         };
-        let what = format!("{what} within {}{also}", span(took));
+        let what = format!("{what} within {}{also}", span(limit));
         Trouble::new(phase, TroubleKind::Timeout, what)
     }
 }

@@ -413,7 +413,7 @@ mod tests {
                 ("HTTP/1.1 200\nContent-Length: 2, 2\n\nok", 200, "ok"),
                 (
                     "HTTP/1.1 103 Early\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
-                     2;ext=1\r\nok\r\n00b\r\n and no more\r\n0\r\nTrailer: x\r\n\r\n",
+                     2;ext=1\r\nok\r\n00c\r\n and no more\r\n0\r\nTrailer: x\r\n\r\n",
                     200,
                     "ok and no more",
                 ),
@@ -477,7 +477,7 @@ mod tests {
             ),
             (
                 "HTTP/1.1 9999 x\r\n\r\n",
-                "its headers are not HTTP: invalid HTTP status code",
+                "its headers are not HTTP: invalid response status",
             ),
             (&long, "its headers are longer than 32.0 KiB"),
             (&many, "it sends more than 100 headers"),

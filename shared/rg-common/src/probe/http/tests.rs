@@ -180,8 +180,8 @@ async fn a_target_that_misbehaves_costs_the_deadline_at_most_and_is_described() 
     let short = says("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfive!").await;
     for (server, begins) in [
         (closes, "it closed the connection without an answer"),
-        (silent, "it did not begin to answer within 5"),
-        (drips, "its answer did not end within 5"),
+        (silent, "it did not begin to answer within 600 ms"),
+        (drips, "its answer did not end within 600 ms"),
         (
             garbage,
             "it does not answer in HTTP/1.1 but with `[2J what?`",
