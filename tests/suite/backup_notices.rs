@@ -4,7 +4,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use rg_tests::{HttpSink, Signal, Site, eventually, site};
+use rg_tests::{FakeProgram, HttpSink, Signal, Site, eventually, site};
 
 const SOON: Duration = Duration::from_secs(60);
 /// Part of both addresses; whoever knows it can silence the switch.
@@ -184,4 +184,50 @@ fn an_address_that_cannot_be_looked_up_is_said_with_its_name() {
             .contains("cannot notify `dead_man`: no variable PING_URL"),
         "{output:?}"
     );
+}
+
+#[test]
+fn people_are_told_by_mail_and_where_they_talk() {
+    let (site, sink) = (site!("notice_people"), HttpSink::start());
+    let sendmail = FakeProgram::new(&site, "sendmail");
+    sendmail.does(&format!("cat >'{}'", site.path("mail").display()));
+    let services = ["slack", "discord", "ntfy"].map(|kind| {
+        let url = sink.url(&format!("/{kind}/{SECRET}"));
+        format!("[notify.{kind}]\nkind = \"{kind}\"\nurl = \"{url}\"\n")
+    });
+    site.configure(&format!(
+        "[notify.post]\nkind = \"mail\"\nto = \"admin@example.org\"\nfrom = \"rg@example.org\"\n{}\
+         [notify.second]\nkind = \"webhook\"\nurl = \"{}\"\nfallback = true\n",
+        services.concat(),
+        sink.url("/second"),
+    ));
+    site.try_backup().ok();
+    assert_eq!(paths(&sink), [""; 0], "nobody is told that all is well");
+    site.address(&site.url().replace("/notice_people", "/gone"));
+    site.try_backup().fails(2);
+    assert_eq!(paths(&sink), ["/slack/X", "/discord/X", "/ntfy/X"]);
+    for request in sink.requests() {
+        let said = format!("{:?} {}", request.headers.get("title"), request.body);
+        assert!(
+            said.contains("1 of 1 backups failed on test-host"),
+            "{said}"
+        );
+        assert!(said.contains("does not exist"), "{said}");
+    }
+    let mail = std::fs::read_to_string(site.path("mail")).expect("a mail");
+    assert!(mail.contains("\r\nTo: admin@example.org\r\n"), "{mail}");
+    assert!(
+        mail.contains("Subject: rg-backup: 1 of 1 backups failed on test-host\r\n"),
+        "{mail}"
+    );
+    // What one channel cannot deliver, the fallback does.
+    sendmail.fails(75, "queue is full");
+    let output = site.try_backup().fails(2);
+    assert!(
+        output
+            .out()
+            .contains("cannot notify `post`: sendmail ended with exit status 75: queue is full"),
+        "{output:?}"
+    );
+    assert_eq!(paths(&sink).last().map(String::as_str), Some("/second"));
 }

@@ -96,7 +96,7 @@ pub struct NotifyConfig {
     pub name: String,
     /// `mail`, `webhook`, `slack`, `discord`, `ntfy` or `ping`.
     pub kind: NotifyKind,
-    /// The address to post to, for all kinds but mail.
+    /// The address to post to; for mail `smtps://…` or `smtp://…`, and the machine's sendmail without.
     pub url: Option<Value>,
     /// Where `$NAME` in the address is looked up; the process's own environment otherwise.
     pub env_file: Option<PathBuf>,

@@ -68,6 +68,10 @@ pub(super) async fn ping(
 }
 
 fn client(redirects: Policy) -> Result<Client> {
+    // Fails only when a provider is installed already, as `cli` does.
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok();
     let built = Client::builder()
         .timeout(ATTEMPT)
         .redirect(redirects)

@@ -227,6 +227,14 @@ pub fn copy_to_fallbacks(memory: &mut Memory, channels: &[Channel], now: Timesta
     if fallbacks.is_empty() {
         return false;
     }
+    // Who is told an incident's end directly must not hear after it that it is still bad.
+    let ends: BTreeMap<u64, Vec<String>> = memory
+        .outbox
+        .letters
+        .iter()
+        .filter(|letter| !letter.notice.is_bad())
+        .map(|letter| (letter.notice.incident, letter.notice.to.clone()))
+        .collect();
     let mut copies: Vec<Letter> = Vec::new();
     for letter in &mut memory.outbox.letters {
         if letter.copied || is_fallback(&letter.channel) {
@@ -234,7 +242,9 @@ pub fn copy_to_fallbacks(memory: &mut Memory, channels: &[Channel], now: Timesta
         }
         letter.copied = true;
         for fallback in &fallbacks {
-            let has_it = letter.notice.to.contains(&fallback.name)
+            let ended = ends.get(&letter.notice.incident);
+            let has_it = ended.is_some_and(|to| to.contains(&fallback.name))
+                || letter.notice.to.contains(&fallback.name)
                 || copies.iter().any(|copy| {
                     copy.channel == fallback.name && copy.notice.key == letter.notice.key
                 });
