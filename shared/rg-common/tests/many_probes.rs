@@ -54,7 +54,11 @@ async fn server() -> (SocketAddr, String) {
                     assert!(stream.read_buf(&mut request).await.unwrap() > 0);
                 }
                 all.wait().await;
-                stream.write_all(answer.as_bytes()).await.unwrap();
+                // In pieces: what the server's end buffers counts too.
+                for piece in answer.as_bytes().chunks(4096) {
+                    stream.write_all(piece).await.unwrap();
+                    stream.flush().await.unwrap();
+                }
                 stream.shutdown().await.unwrap();
             });
         }

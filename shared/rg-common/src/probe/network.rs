@@ -438,3 +438,57 @@ pub(super) fn trouble(phase: Phase, error: &io::Error, with: &str) -> Result<Tro
     };
     Ok(Trouble::new(phase, kind, what))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tls::tests::{NAMES, at, authority, serve};
+    use super::super::tls::{TlsRequest, probe};
+    use super::*;
+    use crate::check::{State, settle};
+
+    #[tokio::test]
+    async fn without_trusted_certificates_nobody_can_tell() {
+        let mut network = Network::of_test(NAMES);
+        let why = "this system has no trusted certificates";
+        network.system = OnceLock::from(Err(why.to_owned()));
+        let leaf = authority("Root").leaf(&["app.test"], (2026, 1, 1), (2026, 4, 1));
+        let server = serve(&leaf, &[], b"").await;
+        let request = TlsRequest::new(format!("app.test:{}", server.port()));
+        let now = at("2026-02-01T00:00:00Z");
+        let facts = probe(&network, &request, now).await;
+        let verdict = settle(facts.map(|facts| super::super::tls::judge(&facts, now)));
+        assert_eq!(
+            (verdict.state, verdict.found.as_str()),
+            (State::Unknown, why)
+        );
+        assert_eq!(verdict.fix.as_deref(), Some("install ca-certificates"));
+    }
+
+    #[tokio::test]
+    async fn a_phase_that_is_late_because_of_another_says_so() {
+        let ms = Duration::from_millis;
+        let mut clock = Clock::start(Limits {
+            total: ms(200),
+            ..Limits::default()
+        });
+        let slow = clock.phase(Phase::Tls, tokio::time::sleep(ms(150))).await;
+        assert_eq!(slow, Ok(()));
+        let late = clock.phase(Phase::FirstByte, std::future::pending::<()>());
+        let late = late.await.unwrap_err();
+        let begins = "it did not begin to answer within 200 ms (TLS 1";
+        assert!(late.what.starts_with(begins), "{late}");
+        assert_eq!(late.kind, TroubleKind::Timeout);
+    }
+
+    #[test]
+    fn spans_are_readable() {
+        for (time, words) in [
+            (Duration::from_micros(340), "340 µs"),
+            (Duration::from_micros(12_900), "12 ms"),
+            (Duration::from_millis(999), "1.0 s"),
+            (Duration::from_millis(2_345), "2.3 s"),
+        ] {
+            assert_eq!(span(time), words);
+        }
+    }
+}

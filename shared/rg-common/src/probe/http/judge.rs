@@ -184,9 +184,8 @@ pub fn judge_families(
         }
     }
     let failed = parts.iter().any(|(_, one)| one.state == State::Fail);
-    match (unknown, failed) {
-        (Some(failure), false) => return Err(failure),
-        (_, _) => {}
+    if let (Some(failure), false) = (unknown, failed) {
+        return Err(failure);
     }
     let found: Vec<String> = parts
         .iter()

@@ -35,7 +35,7 @@ use crate::secret::Secret;
 /// The most redirects that are followed.
 pub const REDIRECTS_MAX: usize = 5;
 /// What is kept of a body without waiting for room, in bytes.
-pub const SMALL_BODY_BYTES: usize = 16 * 1024;
+pub const SMALL_BODY_BYTES: usize = 8 * 1024;
 /// What is kept of a body in which nothing is looked for, in bytes.
 const EXCERPT_BYTES: usize = 2 * 1024;
 /// The wait for room for a large body.
@@ -408,10 +408,9 @@ impl Raw {
 /// The beginning of a body as it may be shown: a small JSON document without the values of its
 /// secrets, else its first words.
 fn shown_body(kept: &[u8], cut: bool) -> String {
-    if !cut && kept.len() <= EXCERPT_BYTES {
-        if let Ok(document @ (Value::Object(_) | Value::Array(_))) = json_path::document(kept) {
-            return excerpt::json(&document);
-        }
+    let whole = (!cut && kept.len() <= EXCERPT_BYTES).then(|| json_path::document(kept));
+    if let Some(Ok(document @ (Value::Object(_) | Value::Array(_)))) = whole {
+        return excerpt::json(&document);
     }
     excerpt::bytes(kept)
 }
