@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use rg_common::check::State;
 use rg_common::config::{HttpCheck, Value};
+use rg_common::probe::clock::Limits;
 use rg_common::probe::http::{HttpRequest, judge, probe};
-use rg_common::probe::network::{Limits, Network};
+use rg_common::probe::network::Network;
 use rg_common::probe::tls::Authorities;
 use rg_common::secret::Secret;
 use rustls::pki_types::PrivateKeyDer;

@@ -6,9 +6,11 @@ use super::{Answer, BODY_BYTES_MAX, HttpFacts};
 use crate::check::{State, Verdict};
 use crate::config::HttpCheck;
 use crate::failure::{Failure, Result};
+use crate::probe::clock::{Times, span};
 use crate::probe::excerpt;
-use crate::probe::network::{Family, Phase, Times, TroubleKind, span};
+use crate::probe::network::Family;
 use crate::probe::tcp::figures;
+use crate::probe::trouble::{Phase, TroubleKind};
 
 /// The most assertions that one verdict names.
 const NAMED_MAX: usize = 8;

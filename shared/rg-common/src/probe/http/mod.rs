@@ -23,11 +23,13 @@ pub use judge::{judge, judge_families};
 
 use self::answer::{Bad, Body, Head, Reader, Step};
 use self::target::Target;
+use super::clock::{Clock, Limits, Times};
 use super::excerpt;
 use super::json_path::{self, Look};
-use super::network::{Clock, Family, Limits, Network, Phase, Times, Trouble, TroubleKind, trouble};
+use super::network::{Family, Network};
 use super::tcp::{connect, reach};
 use super::tls::{Asked, Authorities, Served, handshake};
+use super::trouble::{Phase, Trouble, TroubleKind, trouble};
 use crate::config::HttpCheck;
 use crate::failure::{Failure, OrFail, Result};
 use crate::secret::Secret;
