@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use rg_common::check::State;
 use rg_common::config::{HttpCheck, Value};
+use rg_common::probe::clock::Limits;
 use rg_common::probe::http::{HttpRequest, judge, probe};
-use rg_common::probe::network::{Limits, Network};
+use rg_common::probe::network::Network;
 use rg_common::probe::tls::Authorities;
 use rg_common::secret::Secret;
 use rustls::pki_types::PrivateKeyDer;
@@ -54,7 +55,11 @@ async fn server() -> (SocketAddr, String) {
                     assert!(stream.read_buf(&mut request).await.unwrap() > 0);
                 }
                 all.wait().await;
-                stream.write_all(answer.as_bytes()).await.unwrap();
+                // In pieces: what the server's end buffers counts too.
+                for piece in answer.as_bytes().chunks(4096) {
+                    stream.write_all(piece).await.unwrap();
+                    stream.flush().await.unwrap();
+                }
                 stream.shutdown().await.unwrap();
             });
         }

@@ -7,8 +7,10 @@ use std::net::IpAddr;
 
 use tokio::sync::oneshot;
 
+use super::clock::{Clock, Limits, Times, span};
 use super::excerpt;
-use super::network::{Clock, Limits, Network, Phase, Times, Trouble, TroubleKind, span};
+use super::network::Network;
+use super::trouble::{Phase, Trouble, TroubleKind};
 use crate::check::{Figure, Unit, Verdict};
 use crate::failure::{Failure, OrFail, Result};
 

@@ -8,8 +8,9 @@ use serde_json::Value;
 
 /// The most characters that are shown of one text.
 pub const EXCERPT_CHARS: usize = 200;
-/// A run of this many letters and digits with at least one of each looks like a key.
-const KEY_CHARS: usize = 20;
+/// So many letters and digits in a row, mixed, look like a key. A time is shorter
+/// (`20260823T031500Z`), and so is what stands between the dashes of a UUID.
+const KEY_CHARS: usize = 18;
 /// Objects and lists are shown down to this depth.
 const DEPTH: usize = 4;
 /// Parts of names whose values are never shown.
@@ -140,17 +141,13 @@ fn is_key_char(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '+' | '=')
 }
 
+/// Whether a part of it between `-` and `_` is long and mixed: host names and dates are not.
 fn looks_like_a_key(run: &str) -> bool {
-    // Dates, UUIDs and host names with numbers are shorter between their separators, or are all of
-    // digits and lowercase words; a key mixes.
-    let letters = run.bytes().filter(u8::is_ascii_alphabetic).count();
-    let digits = run.bytes().filter(u8::is_ascii_digit).count();
-    run.len() >= KEY_CHARS && letters > 0 && digits > 1 && !is_uuid(run)
-}
-
-fn is_uuid(run: &str) -> bool {
-    let lengths: Vec<usize> = run.split('-').map(str::len).collect();
-    lengths == [8, 4, 4, 4, 12]
+    run.split(['-', '_']).any(|part| {
+        let letters = part.bytes().filter(u8::is_ascii_alphabetic).count();
+        let digits = part.bytes().filter(u8::is_ascii_digit).count();
+        part.len() >= KEY_CHARS && letters > 0 && digits > 1
+    })
 }
 
 fn cut(line: &str) -> String {
@@ -181,6 +178,10 @@ mod tests {
             (
                 "run 3f2504e0-4f89-11d3-9a0c-0305e82c3301 at 2026-11-22T05:23:01Z",
                 "run 3f2504e0-4f89-11d3-9a0c-0305e82c3301 at 2026-11-22T05:23:01Z",
+            ),
+            (
+                "/var/backups/rgrid-api-production-2026-11-22-01.tar on rgrid-api-production-01",
+                "/var/backups/rgrid-api-production-2026-11-22-01.tar on rgrid-api-production-01",
             ),
         ] {
             assert_eq!(text(sent), shown);

@@ -8,10 +8,10 @@ use std::net::{IpAddr, SocketAddr};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::clock::{Clock, Limits, Times, span};
 use super::dns::{host_and_port, look_up};
-use super::network::{
-    Clock, Family, Limits, Network, Phase, Times, Trouble, TroubleKind, span, trouble,
-};
+use super::network::{Family, Network};
+use super::trouble::{Phase, Trouble, TroubleKind, trouble};
 use crate::check::{Figure, Unit, Verdict};
 use crate::failure::Result;
 

@@ -21,7 +21,7 @@ pub const BODY_BYTES_MAX: u64 = 1 << 20;
 /// The longest line that gives a chunk's size.
 const CHUNK_LINE_MAX: usize = 1024;
 /// What is read at once.
-const PIECE: usize = 8 * 1024;
+const PIECE: usize = 4 * 1024;
 
 /// How an answer is not one.
 #[derive(Debug)]

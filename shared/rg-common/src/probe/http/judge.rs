@@ -6,9 +6,11 @@ use super::{Answer, BODY_BYTES_MAX, HttpFacts};
 use crate::check::{State, Verdict};
 use crate::config::HttpCheck;
 use crate::failure::{Failure, Result};
+use crate::probe::clock::{Times, span};
 use crate::probe::excerpt;
-use crate::probe::network::{Family, Phase, Times, TroubleKind, span};
+use crate::probe::network::Family;
 use crate::probe::tcp::figures;
+use crate::probe::trouble::{Phase, TroubleKind};
 
 /// The most assertions that one verdict names.
 const NAMED_MAX: usize = 8;
@@ -184,9 +186,8 @@ pub fn judge_families(
         }
     }
     let failed = parts.iter().any(|(_, one)| one.state == State::Fail);
-    match (unknown, failed) {
-        (Some(failure), false) => return Err(failure),
-        (_, _) => {}
+    if let (Some(failure), false) = (unknown, failed) {
+        return Err(failure);
     }
     let found: Vec<String> = parts
         .iter()

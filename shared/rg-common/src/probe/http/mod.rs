@@ -23,11 +23,13 @@ pub use judge::{judge, judge_families};
 
 use self::answer::{Bad, Body, Head, Reader, Step};
 use self::target::Target;
+use super::clock::{Clock, Limits, Times};
 use super::excerpt;
 use super::json_path::{self, Look};
-use super::network::{Clock, Family, Limits, Network, Phase, Times, Trouble, TroubleKind, trouble};
+use super::network::{Family, Network};
 use super::tcp::{connect, reach};
 use super::tls::{Asked, Authorities, Served, handshake};
+use super::trouble::{Phase, Trouble, TroubleKind, trouble};
 use crate::config::HttpCheck;
 use crate::failure::{Failure, OrFail, Result};
 use crate::secret::Secret;
@@ -35,7 +37,7 @@ use crate::secret::Secret;
 /// The most redirects that are followed.
 pub const REDIRECTS_MAX: usize = 5;
 /// What is kept of a body without waiting for room, in bytes.
-pub const SMALL_BODY_BYTES: usize = 16 * 1024;
+pub const SMALL_BODY_BYTES: usize = 8 * 1024;
 /// What is kept of a body in which nothing is looked for, in bytes.
 const EXCERPT_BYTES: usize = 2 * 1024;
 /// The wait for room for a large body.
@@ -408,10 +410,9 @@ impl Raw {
 /// The beginning of a body as it may be shown: a small JSON document without the values of its
 /// secrets, else its first words.
 fn shown_body(kept: &[u8], cut: bool) -> String {
-    if !cut && kept.len() <= EXCERPT_BYTES {
-        if let Ok(document @ (Value::Object(_) | Value::Array(_))) = json_path::document(kept) {
-            return excerpt::json(&document);
-        }
+    let whole = (!cut && kept.len() <= EXCERPT_BYTES).then(|| json_path::document(kept));
+    if let Some(Ok(document @ (Value::Object(_) | Value::Array(_)))) = whole {
+        return excerpt::json(&document);
     }
     excerpt::bytes(kept)
 }

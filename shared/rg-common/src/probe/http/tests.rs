@@ -157,6 +157,43 @@ async fn who_took_too_long_is_named_with_the_phase() {
     );
 }
 
+#[test]
+fn the_phase_that_took_most_of_the_time_is_named() {
+    let check = HttpCheck {
+        max_ms: Some(50),
+        ..check()
+    };
+    let answer = Answer {
+        peer: "127.0.0.1:443".parse().unwrap(),
+        status: 200,
+        headers: Vec::new(),
+        body_bytes: 0,
+        body_cut: false,
+        excerpt: String::new(),
+        json: Ok(Vec::new()),
+        contains: None,
+    };
+    let facts = HttpFacts {
+        hops: Vec::new(),
+        answer: Ok(answer),
+        tls: None,
+        times: Times {
+            dns: Some(Duration::from_millis(3)),
+            connect: Some(Duration::from_millis(140)),
+            tls: Some(Duration::from_millis(2100)),
+            first_byte: Some(Duration::from_millis(50)),
+            body: Some(Duration::from_millis(7)),
+            total: Duration::from_millis(2300),
+        },
+    };
+    let verdict = judge(&check, &facts);
+    let words = "it took 2.3 s, allowed are 50 ms: TLS 2.1 s of 2.3 s";
+    assert_eq!(
+        (verdict.state, verdict.found.as_str()),
+        (State::Fail, words)
+    );
+}
+
 #[tokio::test]
 async fn a_target_that_misbehaves_costs_the_deadline_at_most_and_is_described() {
     let closes = server(|stream, _| async move { drop(stream) }).await;

@@ -24,9 +24,11 @@ pub use certificate::Certificate;
 pub use judge::judge;
 pub use trust::{Authorities, Distrust, Proved};
 
+use super::clock::{Clock, Limits, Times};
 use super::dns::host_and_port;
-use super::network::{Clock, Family, Limits, Network, Phase, Times, Trouble, TroubleKind, trouble};
+use super::network::{Family, Network};
 use super::tcp::reach;
+use super::trouble::{Phase, Trouble, TroubleKind, trouble};
 use crate::failure::{OrFail, Result};
 
 /// The most certificates of a chain that are looked at.
