@@ -192,7 +192,7 @@ fn what_a_channel_refuses_goes_to_the_fallback_and_arrives_later_once() {
     assert_eq!(said.untold, [""; 0]);
     let requests = sink.requests();
     // Its beginning and its end in one message; and the end to the fallback.
-    assert_eq!(requests.len(), 5);
+    assert_eq!(requests.len(), 5, "{requests:#?}");
     let late = requests[3..]
         .iter()
         .find(|r| r.path == slack_path)

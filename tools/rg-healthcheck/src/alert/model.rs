@@ -177,7 +177,7 @@ impl World {
         };
         for fallback in [false, true] {
             if fallback && outbox::copy_to_fallbacks(&mut memory, &rules.channels, self.now) {
-                outbox::seal(&mut memory, &rules.channels);
+                outbox::seal(&mut memory, &rules.channels[2..]);
                 self.save(&memory);
             }
             for channel in rules.channels.iter().filter(|c| c.fallback == fallback) {

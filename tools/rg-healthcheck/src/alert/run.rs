@@ -123,7 +123,9 @@ impl Run {
             channels.iter().partition(|channel| is_fallback(channel));
         let mut untold = self.send(network, &first, host, zone);
         if outbox::copy_to_fallbacks(&mut self.memory, &people, self.now) {
-            outbox::seal(&mut self.memory, &people);
+            // The others' letters stay loose, to go together with what comes later.
+            let fallbacks: Vec<Person> = people.into_iter().filter(|p| p.fallback).collect();
+            outbox::seal(&mut self.memory, &fallbacks);
             untold.extend(self.save());
         }
         untold.extend(self.send(network, &last, host, zone));

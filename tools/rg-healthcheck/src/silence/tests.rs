@@ -35,7 +35,7 @@ fn a_silence_ends_by_itself_whatever_the_clock_does() {
     let set = begin(&place.0, what, ten, "deploy", now).unwrap();
     assert_eq!(set.until, at("2026-11-22T03:10:00Z"));
     assert!(!set.who.is_empty());
-    assert_eq!(list(&place.0, now).unwrap(), [set.clone()]);
+    assert_eq!(list(&place.0, now).unwrap(), std::slice::from_ref(&set));
     let on = quiet(&[], &[set], now);
     assert_eq!(on.len(), 1);
     assert!(on[0].why.ends_with(": deploy"), "{on:?}");
