@@ -45,7 +45,8 @@ pub struct Backups {
 }
 
 impl Stores {
-    /// Opens all stores. One that cannot be opened is told of with each dataset that it should hold.
+    /// Opens all stores, on a thread that stands in the runtime (see [`store::open`]) and is none of
+    /// its own. One that cannot be opened is told of with each dataset that it should hold.
     pub fn open(config: &Config) -> Stores {
         let open = |name: &str| (name.to_owned(), store::open_named(config, name));
         Stores(

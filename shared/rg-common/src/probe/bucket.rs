@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::tally::Tally;
 use crate::check::{Figure, Unit, Verdict};
 use crate::failure::{Failure, Result};
-use crate::s3::Client;
 use crate::s3::canary::{Canary, TEXT};
+use crate::s3::{Client, Kind};
 use crate::stop;
 
 /// An attempt at one step must have been answered within this time; there are two.
@@ -43,14 +43,17 @@ pub enum Tried {
 /// Tries a bucket. Blocks, not to be called from within the runtime. An error is our own: we were told to stop.
 pub fn collect(client: &Client, bucket: &str) -> Result<Tried> {
     let client = client.hurried(ATTEMPT_LIMIT);
-    if locks_what_is_written(&client, bucket) {
-        let head = client.sdk().head_bucket().bucket(bucket).send();
-        return match client.call(head) {
-            Ok(_) => Ok(Tried::OnlySeen),
-            Err(error) => {
-                refused(client.failure(format!("cannot see the bucket `{bucket}`"), error))
-            }
-        };
+    match locks_what_is_written(&client, bucket) {
+        Ok(false) => {}
+        Ok(true) => {
+            let head = client.sdk().head_bucket().bucket(bucket).send();
+            let what = format!("cannot see the bucket `{bucket}`");
+            return match client.call(head) {
+                Ok(_) => Ok(Tried::OnlySeen),
+                Err(error) => refused(client.failure(what, error)),
+            };
+        }
+        Err(failure) => return refused(failure),
     }
     let tried = try_all(&client, bucket);
     tried.or_else(refused)
@@ -85,15 +88,25 @@ fn refused(failure: Failure) -> Result<Tried> {
 }
 
 /// Whether every new object is locked. A key that may not ask, or a service without locks, is taken
-/// for none: the put that follows says what is wrong.
-fn locks_what_is_written(client: &Client, bucket: &str) -> bool {
-    let call = client.sdk().get_object_lock_configuration().bucket(bucket);
-    let asked = client.call(call.send());
-    let rule = asked.ok().and_then(|found| {
-        let found = found.object_lock_configuration?;
-        found.rule?.default_retention
-    });
-    rule.is_some()
+/// for none: the put that follows says what is wrong. A service that does not answer is an error: it
+/// would not answer the put either.
+fn locks_what_is_written(client: &Client, bucket: &str) -> Result<bool> {
+    let call = client.sdk().get_object_lock_configuration();
+    match client.call(call.bucket(bucket).send()) {
+        Ok(found) => Ok(found
+            .object_lock_configuration
+            .and_then(|found| found.rule?.default_retention)
+            .is_some()),
+        Err(error)
+            if matches!(
+                error.kind,
+                Kind::Unreachable | Kind::TooLate | Kind::Stopped
+            ) =>
+        {
+            Err(client.failure(format!("cannot ask for the bucket `{bucket}`"), error))
+        }
+        Err(_) => Ok(false),
+    }
 }
 
 /// Judges a bucket.

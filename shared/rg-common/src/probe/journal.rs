@@ -23,6 +23,8 @@ pub const TAIL_LIMIT: Duration = Duration::from_secs(5);
 /// So many bytes of journalctl's output are read in one run at most.
 pub const READ_BYTES: u64 = 256 << 20;
 const TAIL_BYTES: usize = 1 << 20;
+/// What the kernel said is read up to so many bytes.
+const KERNEL_BYTES: usize = 16 << 20;
 
 /// Where reading a journal ended: systemd's own opaque word.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,7 +117,7 @@ impl Journal {
     pub fn oom_victims(&self, since: Timestamp) -> Result<Vec<Victim>> {
         let program = self.0.clone().args(["-k", "-o", "cat"]);
         let program = program.arg(format!("--since=@{}", since.as_second()));
-        let text = program.output_within(READ_BYTES as usize, TAIL_LIMIT);
+        let text = program.output_within(KERNEL_BYTES, TAIL_LIMIT);
         let text = text.map_err(unreadable)?;
         Ok(victims(&String::from_utf8_lossy(&text)))
     }

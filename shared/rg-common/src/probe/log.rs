@@ -8,7 +8,7 @@ use super::journal::{Journal, JournalCursor, Since};
 use super::log_figures::{Counter, LogFigures};
 use super::log_file::{self, FileCursor};
 use crate::config::LogPlace;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 
 /// How far the first look goes back, and the look after a long pause.
 pub const FIRST_LOOK: SignedDuration = SignedDuration::from_mins(5);
@@ -102,7 +102,15 @@ pub fn since_last(
                 Some(_) => Counter::new(Timestamp::MIN, Timestamp::MAX),
                 None => Counter::new(from, now),
             };
-            let reading = journal.read(unit, &since, &mut |line| counter.add(line))?;
+            let mut reading = journal.read(unit, &since, &mut |line| counter.add(line));
+            let foreign = |failure: &Failure| failure.to_string().contains("seek to cursor");
+            if cursor.is_some() && reading.as_ref().is_err_and(foreign) {
+                // The journal was replaced since: by the time, then.
+                counter = Counter::new(from, now);
+                let since = Since::Time(from);
+                reading = journal.read(unit, &since, &mut |line| counter.add(line));
+            }
+            let reading = reading?;
             let next = reading.cursor.or_else(|| cursor.cloned());
             Ok(Look {
                 figures: counter.over(from, now).figures(),
@@ -200,5 +208,14 @@ mod tests {
         let second = second.expect("a look");
         assert_eq!(second.figures.lines, 0);
         assert_eq!(second.remembered.place, first.remembered.place);
+        // The words of a real journalctl for a cursor of another journal.
+        let other = r#"case "$*" in
+            *--after-cursor=*) echo 'Failed to seek to cursor: Invalid argument' >&2; exit 1;;
+            *--since=@1769133600*) echo '{"__CURSOR":"b","__REALTIME_TIMESTAMP":"1769133650000000","MESSAGE":"ERROR y"}';;
+            *) exit 9;;
+        esac"#;
+        let journal = Journal::by(Program::new("sh").args(["-c", other, "journalctl"]));
+        let look = since_last(&place, Some(&first.remembered), at(60), &journal);
+        assert_eq!(look.expect("a look").figures.errors, 1);
     }
 }

@@ -4,30 +4,34 @@
 //! its clusters do; a service in a restart loop is active most of the time; one that ended by
 //! itself can be `active (exited)`; one that is not enabled is gone after the next boot.
 
+mod judge;
+
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::journal::Journal;
 use super::recent::Recent;
-use super::tally::Tally;
-use crate::check::{Figure, Unit as FigureUnit, Verdict};
 use crate::failure::{Failure, OrFail, Result};
 use crate::program::Program;
 use crate::secret::Secret;
+pub use judge::{LOOP_RESTARTS, judge, judge_failed};
 
 /// systemctl must have answered within this time.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// The longest answer that is read: about 700 bytes a unit.
 const ANSWER_BYTES: usize = 4 << 20;
-/// So many restarts within an hour are a loop.
-pub const LOOP_RESTARTS: u64 = 3;
 /// So many lines of a unit's journal are shown with its failure.
 pub const EVIDENCE_LINES: usize = 12;
 /// Debian's unit that is only a shell, and the units that count in its place.
 const POSTGRESQL: &str = "postgresql.service";
 const CLUSTERS: &str = "postgresql@*.service";
+/// Where Debian keeps the settings of its clusters: `15/main/start.conf`.
+const CLUSTER_SETTINGS: &str = "/etc/postgresql";
+/// So many clusters are looked at.
+const CLUSTERS_MAX: usize = 64;
 
 const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,Type,NRestarts,MainPID,\
     ExecMainStartTimestampMonotonic,ExecMainStatus,ExecMainCode,NeedDaemonReload,UnitFileState,\
@@ -105,8 +109,16 @@ impl Systemd {
             .0
             .clone()
             .args(["show", "--no-pager", "-p", PROPERTIES]);
+        // A cluster that was stopped is no longer loaded, and no pattern finds it.
+        let mut clusters = Vec::new();
+        if names
+            .iter()
+            .any(|name| name == POSTGRESQL || name == "postgresql")
+        {
+            clusters = clusters_to_run(Path::new(CLUSTER_SETTINGS));
+        }
         // Patterns are answered after names, whatever their place.
-        let program = program.arg("--").args(names).arg(CLUSTERS);
+        let program = program.arg("--").args(names).args(clusters).arg(CLUSTERS);
         let text = program.output_within(ANSWER_BYTES, ANSWER_LIMIT);
         let text = text.map_err(no_systemd)?;
         parse(&String::from_utf8_lossy(&text), names)
@@ -133,6 +145,31 @@ impl Systemd {
     }
 }
 
+/// The units of the clusters that are to be started with the machine. What cannot be read is left to
+/// the pattern.
+fn clusters_to_run(settings: &Path) -> Vec<String> {
+    let folders = |path: &Path| {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<String> = names.take(CLUSTERS_MAX).collect();
+        names.sort();
+        names
+    };
+    let mut units = Vec::new();
+    for version in folders(settings) {
+        for cluster in folders(&settings.join(&version)) {
+            let start = settings.join(&version).join(&cluster).join("start.conf");
+            let text = std::fs::read_to_string(start).unwrap_or_default();
+            let auto = text.lines().any(|line| line.trim() == "auto");
+            let plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            if auto && plain(&version) && plain(&cluster) && units.len() < CLUSTERS_MAX {
+                units.push(format!("postgresql@{version}-{cluster}.service"));
+            }
+        }
+    }
+    units
+}
+
 fn no_systemd(failure: Failure) -> Failure {
     let booted_otherwise = failure.to_string().contains("not been booted with systemd");
     let failure = failure.context("cannot ask systemd");
@@ -154,7 +191,13 @@ fn parse(text: &str, names: &[String]) -> Result<Units> {
         let unit = unit.ok_or_else(|| Failure::new(format!("systemctl says nothing of {name}")))?;
         units.asked.insert(name.clone(), unit);
     }
-    units.clusters = blocks.collect::<Result<_>>()?;
+    for cluster in blocks {
+        let cluster = cluster?;
+        // One that is to run and does is found by the pattern too.
+        if units.clusters.iter().all(|known| known.id != cluster.id) {
+            units.clusters.push(cluster);
+        }
+    }
     Ok(units)
 }
 
@@ -203,167 +246,6 @@ fn parse_unit(block: &str) -> Result<Unit> {
 /// What is remembered of a unit for its next look.
 pub fn remember(before: Option<&Recent>, unit: &Unit, now: Timestamp) -> Recent {
     Recent::after(before, unit.restarts, now)
-}
-
-/// Judges a unit. `restarts` is what [`remember`] gave for this look.
-pub fn judge(unit: &Unit, clusters: &[Unit], restarts: &Recent) -> Verdict {
-    if unit.id == POSTGRESQL && unit.kind == "oneshot" && unit.load == "loaded" {
-        return judge_clusters(clusters);
-    }
-    let mut tally = Tally::default();
-    let lately = restarts.count();
-    judge_state(unit, &mut tally);
-    let seen = Figure::new("restarts_last_hour", lately as f64, FigureUnit::Count);
-    tally.figure(seen.bounds(Some(1.0), Some(LOOP_RESTARTS as f64)));
-    let journal = format!("journalctl -u {} -n 50", unit.id);
-    if lately >= LOOP_RESTARTS {
-        tally.fail(
-            format!(
-                "{} was restarted {lately} times within an hour: it restarts in a loop{}",
-                unit.id,
-                ending(unit)
-            ),
-            journal,
-        );
-    } else if lately > 0 {
-        let times = if lately == 1 { "once" } else { "twice" };
-        tally.warn(
-            format!(
-                "{} ended and was restarted {times} within an hour{}",
-                unit.id,
-                ending(unit)
-            ),
-            journal,
-        );
-    }
-    if unit.needs_reload {
-        tally.warn(
-            format!("the file of {} has changed since it was loaded", unit.id),
-            format!("systemctl daemon-reload && systemctl restart {}", unit.id),
-        );
-    }
-    if unit.file == "disabled" && !unit.is_wanted && unit.active == "active" {
-        tally.warn(
-            format!(
-                "{} is not enabled: it will not come up after a boot",
-                unit.id
-            ),
-            format!("systemctl enable {}", unit.id),
-        );
-    }
-    tally.settle(format!("{} is {} ({})", unit.id, unit.active, unit.sub))
-}
-
-fn judge_state(unit: &Unit, tally: &mut Tally) {
-    let Unit {
-        id, active, sub, ..
-    } = unit;
-    match unit.load.as_str() {
-        "loaded" => {}
-        "not-found" => {
-            let near = id.split(['-', '@', '.']).next().unwrap_or(id);
-            let fix = format!("systemctl list-unit-files '*{near}*'");
-            return tally.fail(format!("there is no unit {id}"), fix);
-        }
-        "masked" => {
-            let fix = format!("systemctl unmask {id} && systemctl start {id}");
-            return tally.fail(format!("{id} is masked: it cannot be started"), fix);
-        }
-        other => {
-            let fix = format!("systemd-analyze verify {id}");
-            return tally.fail(format!("{id} cannot be loaded: {other}"), fix);
-        }
-    }
-    let start = format!("systemctl start {id}");
-    let journal = format!("journalctl -u {id} -n 50");
-    let service = id.ends_with(".service");
-    match (active.as_str(), sub.as_str()) {
-        (_, "auto-restart" | "auto-restart-queued") => tally.fail(
-            format!("{id} ended and waits to be restarted{}", ending(unit)),
-            journal,
-        ),
-        ("active", "exited") if service && unit.kind != "oneshot" => tally.fail(
-            format!("{id} is active, but its process has ended{}", ending(unit)),
-            journal,
-        ),
-        ("active" | "reloading", _) => {}
-        ("failed", _) => tally.fail(format!("{id} has failed{}", ending(unit)), journal),
-        ("activating", _) if unit.kind == "oneshot" => {}
-        ("activating", _) => tally.warn(format!("{id} is still starting ({sub})"), journal),
-        ("deactivating", _) => tally.warn(format!("{id} is stopping ({sub})"), journal),
-        // What a timer starts is idle most of the time.
-        ("inactive", _) if unit.kind == "oneshot" && unit.is_wanted && unit.result == "success" => {
-        }
-        ("inactive", _) => tally.fail(format!("{id} is not running"), start),
-        (other, _) => tally.fail(format!("{id} is {other} ({sub})"), start),
-    }
-}
-
-/// `: exit status 3`, `: signal 9`, `: oom-kill`, or nothing.
-fn ending(unit: &Unit) -> String {
-    match unit.result.as_str() {
-        "exit-code" => format!(": exit status {}", unit.status),
-        "signal" | "core-dump" => format!(": {} {}", unit.result, unit.status),
-        "success" | "" if unit.status != 0 && unit.by_signal => format!(": signal {}", unit.status),
-        "success" | "" if unit.status != 0 => format!(": exit status {}", unit.status),
-        "success" | "" => String::new(),
-        other => format!(": {other}"),
-    }
-}
-
-fn judge_clusters(clusters: &[Unit]) -> Verdict {
-    let mut tally = Tally::default();
-    let up = |unit: &&Unit| unit.active == "active" && unit.sub == "running";
-    let running: Vec<&str> = clusters
-        .iter()
-        .filter(up)
-        .map(|unit| unit.id.as_str())
-        .collect();
-    tally.figure(Figure::new(
-        "clusters",
-        running.len() as f64,
-        FigureUnit::Count,
-    ));
-    if clusters.is_empty() {
-        tally.fail(
-            format!("no PostgreSQL cluster runs; {POSTGRESQL} is active whether one does or not"),
-            "pg_lsclusters",
-        );
-    }
-    for unit in clusters.iter().filter(|unit| !up(unit)) {
-        tally.fail(
-            format!(
-                "{} is {} ({}){}",
-                unit.id,
-                unit.active,
-                unit.sub,
-                ending(unit)
-            ),
-            format!("systemctl start {}", unit.id),
-        );
-    }
-    tally.settle(format!("{} runs", running.join(", ")))
-}
-
-/// Judges the list of failed units: ours would feed the next run, and is left out. A failed unit of
-/// the rg tools is a failure, as is one that is checked anyway; any other is a warning.
-pub fn judge_failed(failed: &[String]) -> Verdict {
-    let mut tally = Tally::default();
-    let others: Vec<&String> = failed
-        .iter()
-        .filter(|id| !id.starts_with("rg-healthcheck"))
-        .collect();
-    let count = Figure::new("failed", others.len() as f64, FigureUnit::Count);
-    tally.figure(count.bounds(Some(1.0), None));
-    for id in &others {
-        let fix = format!("journalctl -u {id} -n 50; after the cure: systemctl reset-failed {id}");
-        if id.starts_with("rg-") {
-            tally.fail(format!("{id} has failed"), fix);
-        } else {
-            tally.warn(format!("{id} has failed"), fix);
-        }
-    }
-    tally.settle("no unit has failed")
 }
 
 /// The end of a unit's journal, or one line that says why it cannot be shown.

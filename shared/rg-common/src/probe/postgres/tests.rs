@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::check::State;
+use crate::config::SqlExpectation;
 use crate::postgres::cluster::cluster;
 
 fn facts() -> Facts {

@@ -1,7 +1,28 @@
-//! Answers of a real systemd (252 and 255), replayed; and systemctls that cannot answer.
+//! Answers of a real systemd 252 (Debian 12), replayed; and systemctls that cannot answer.
 
 use super::*;
 use crate::check::State;
+
+/// Units in every state, as that machine answered for them in this order.
+const RECORDED: &str = include_str!("recorded.txt");
+const RECORDED_NAMES: [&str; 14] = [
+    "good",
+    "loop",
+    "bad",
+    "killed",
+    "off",
+    "forgotten",
+    "ended",
+    "job",
+    "job.timer",
+    "changed",
+    "wrong",
+    "masked",
+    "nowhere",
+    "postgresql",
+];
+/// The same machine's answer for `postgresql` after `kill -9` of its cluster.
+const RECORDED_KILLED: &str = include_str!("recorded_killed_cluster.txt");
 
 fn fake(script: &str) -> Systemd {
     Systemd::by(Program::new("sh").args(["-c", script, "systemctl"]))
@@ -142,6 +163,71 @@ fn what_is_not_up_is_said_in_exact_words() {
     ] {
         assert_eq!(said(changes), (state, words.to_owned()), "{changes:?}");
     }
+}
+
+#[test]
+fn a_real_systemds_answers_are_understood() {
+    use State::{Fail, Pass, Warn};
+    let names = RECORDED_NAMES.map(str::to_owned);
+    let units = parse(RECORDED, &names).unwrap();
+    let wanted = [
+        (Pass, "good.service is active (running)"),
+        (
+            Fail,
+            "loop.service ended and waits to be restarted: exit status 3",
+        ),
+        (Fail, "bad.service has failed: exit status 3"),
+        (Fail, "killed.service has failed: signal 9"),
+        (Fail, "off.service is not running"),
+        (
+            Warn,
+            "forgotten.service is not enabled: it will not come up after a boot",
+        ),
+        (Fail, "ended.service is active, but its process has ended"),
+        (Pass, "job.service is inactive (dead)"),
+        (Pass, "job.timer is active (waiting)"),
+        (
+            Warn,
+            "the file of changed.service has changed since it was loaded",
+        ),
+        (Fail, "wrong.service cannot be loaded: bad-setting"),
+        (Fail, "masked.service is masked: it cannot be started"),
+        (Fail, "there is no unit nowhere.service"),
+        (Pass, "postgresql@15-main.service runs"),
+    ];
+    for (name, (state, words)) in names.iter().zip(wanted) {
+        let verdict = judge(&units.asked[name], &units.clusters, &calm());
+        assert_eq!((verdict.state, verdict.found.as_str()), (state, words));
+    }
+    let units = parse(RECORDED_KILLED, &["postgresql".to_owned()]).unwrap();
+    let verdict = judge(&units.asked["postgresql"], &units.clusters, &calm());
+    assert_eq!(
+        (verdict.state, verdict.found.as_str()),
+        (
+            Fail,
+            "postgresql@15-main.service is failed (failed): signal 9"
+        )
+    );
+}
+
+#[test]
+fn a_stopped_cluster_is_asked_for_by_its_settings() {
+    let etc = std::env::temp_dir().join(format!("rg-clusters-{}", std::process::id()));
+    for (cluster, start) in [
+        ("15/main", "# how\nauto\n"),
+        ("15/old", "manual\n"),
+        ("16/main", "auto\n"),
+    ] {
+        std::fs::create_dir_all(etc.join(cluster)).unwrap();
+        std::fs::write(etc.join(cluster).join("start.conf"), start).unwrap();
+    }
+    let found = clusters_to_run(&etc);
+    std::fs::remove_dir_all(&etc).unwrap();
+    assert_eq!(
+        found,
+        ["postgresql@15-main.service", "postgresql@16-main.service"]
+    );
+    assert!(clusters_to_run(&etc).is_empty());
 }
 
 #[test]
