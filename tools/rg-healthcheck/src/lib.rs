@@ -5,7 +5,7 @@
 //! `state`) says what is due, and the outbox sends it. Then the findings are remembered in the
 //! `history`, which may fail without failing a check.
 
-mod alert;
+pub mod alert;
 mod args;
 mod cause;
 mod history;
@@ -19,8 +19,8 @@ mod round;
 mod run;
 mod seen;
 mod show;
-mod silence;
-mod state;
+pub mod silence;
+pub mod state;
 mod status;
 mod watch;
 

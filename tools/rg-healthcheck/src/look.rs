@@ -8,10 +8,11 @@ use jiff::{SignedDuration, Timestamp};
 use rg_common::check::{State, Verdict};
 use rg_common::config::{Config, DatasetConfig, DatasetKind, HttpCheck, LogPlace};
 use rg_common::postgres::{Connector, DatabaseUrl};
+use rg_common::probe::clock::Limits;
 use rg_common::probe::container::{Census, Engine};
 use rg_common::probe::http::HttpRequest;
 use rg_common::probe::journal::Journal;
-use rg_common::probe::network::{Family, Limits, Network};
+use rg_common::probe::network::{Family, Network};
 use rg_common::probe::systemd::Systemd;
 use rg_common::probe::tls::TlsRequest;
 use rg_common::probe::{
