@@ -125,7 +125,8 @@ pub(super) fn conclude(context: &Context, config: &Config, ran: &Ran) -> Vec<Str
             Event::Failure,
             format!("backed up on {}, with warnings", ran.host),
         ),
-        Outcome::Incomplete => (
+        // A backup speaks no plugin protocol: the second is for completeness.
+        Outcome::Incomplete | Outcome::Plugin(_) => (
             Event::Failure,
             format!("{failed} of {total} backups failed on {}", ran.host),
         ),
