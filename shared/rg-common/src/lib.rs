@@ -1,7 +1,8 @@
 //! What the rg tools share. From the outside in: speak (`cli`, `report`, `notify`) → know
-//! (`config`, `names`, `catalog`, `schedule`, `keep`, `dataset`) → move bytes (`seal`, `store`,
+//! (`config`, `names`, `catalog`, `schedule`, `keep`, `dataset`, `app`) → move bytes (`seal`, `store`,
 //! `s3`, `dump`, `files`, `postgres`, `program`) → `failure`, `secret`, `stop`.
 
+pub mod app;
 pub mod catalog;
 pub mod cli;
 pub mod config;

@@ -176,11 +176,13 @@ pub struct Rotate {
     /// Show the age of each secret instead
     #[arg(long, conflicts_with = "names")]
     pub list: bool,
-    /// A file whose first line is the address of a role that may alter others; the app's own role
-    /// changes its password itself otherwise
+    /// A file whose first line is the address of a role that may alter others, or with the
+    /// AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of who may make access keys; the app's own role or
+    /// key does it itself otherwise
     #[arg(long, value_name = "FILE")]
     pub admin: Option<PathBuf>,
-    /// The new value, from a file's first line (`-` for standard input): for what is made elsewhere
+    /// The new value, from a file's first line (`-` for standard input), for what is made elsewhere;
+    /// for an access key AWS_ACCESS_KEY_ID=… and AWS_SECRET_ACCESS_KEY=… lines
     #[arg(long, value_name = "FILE")]
     pub value_from: Option<PathBuf>,
     /// Neither restart units nor ask for health

@@ -10,7 +10,7 @@ use rg_common::config::Config;
 use rg_common::secret::Secret;
 use rg_common::{Failure, OrFail, Result};
 
-use crate::document::Document;
+use crate::edit::EditedFile;
 use crate::replace;
 use crate::schema::{Environment, FILE_NAME, Schema, Variable};
 
@@ -36,7 +36,7 @@ pub struct Holder {
     /// Its place in the schema's `files`.
     pub spec: usize,
     /// What is in it.
-    pub document: Document,
+    pub file: EditedFile,
     /// Whether it is there.
     pub exists: bool,
 }
@@ -104,16 +104,16 @@ impl Place {
         for (spec, _) in self.schema.files.iter().enumerate() {
             let path = self.path(environment, spec);
             let exists = path.symlink_metadata().is_ok();
-            let document = if exists {
-                Document::parse(&read(&path)?)
+            let file = if exists {
+                EditedFile::parse(&read(&path)?)
                     .map_err(|failure| failure.context(format!("cannot read {}", path.display())))?
             } else {
-                Document::default()
+                EditedFile::default()
             };
             holders.push(Holder {
                 path,
                 spec,
-                document,
+                file,
                 exists,
             });
         }
@@ -203,7 +203,7 @@ impl Place {
             let name = variable.name_in(&environment.name);
             let mut first: Option<(&Path, &Secret)> = None;
             for holder in holders {
-                let Some(value) = holder.document.get(&name) else {
+                let Some(value) = holder.file.get(&name) else {
                     continue;
                 };
                 match first {
@@ -221,7 +221,7 @@ impl Place {
             let former = || {
                 variable
                     .former_in(&environment.name)
-                    .find_map(|name| holders.iter().find_map(|holder| holder.document.get(&name)))
+                    .find_map(|name| holders.iter().find_map(|holder| holder.file.get(&name)))
             };
             if let Some(value) = first.map(|(_, value)| value).or_else(former) {
                 found.insert(variable.id.clone(), value.clone());

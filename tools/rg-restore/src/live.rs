@@ -14,7 +14,7 @@ use rg_common::dump::Inventory;
 use rg_common::names::Stamp;
 use rg_common::seal::{self, Compression, Recipe, Recipients};
 use rg_common::stop::Stoppable;
-use rg_common::{Failure, OrFail, Result, report};
+use rg_common::{Failure, OrFail, Result, app, report};
 
 use crate::database::{self, Server};
 use crate::exchange::Manners;
@@ -23,7 +23,7 @@ use crate::journal::{self, Journal, Part};
 use crate::run::{Choice, Done, Job};
 use crate::source::Source;
 use crate::table::{self, TableRestore};
-use crate::{app, bucket, exchange, scratch};
+use crate::{bucket, exchange, scratch};
 
 /// What the name of a safety dump holds between dataset and stamp.
 pub const BEFORE: &str = "_before_";

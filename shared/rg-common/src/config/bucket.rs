@@ -102,6 +102,9 @@ pub struct BucketConfig {
     pub access_key: Option<Value>,
     /// The secret key.
     pub secret_key: Option<Value>,
+    /// A file with an administrator's keys, who may make and delete the app's access keys; without
+    /// it the app's own key must be allowed to.
+    pub admin_credentials: Option<PathBuf>,
     /// Who may read without keys.
     pub access: Option<Access>,
     /// Whether replaced and deleted objects stay as versions.

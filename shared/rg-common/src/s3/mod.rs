@@ -8,6 +8,7 @@
 mod clock;
 mod credentials;
 mod digest;
+mod iam;
 mod trouble;
 mod words;
 
@@ -29,6 +30,7 @@ use crate::stop;
 use clock::ServiceClock;
 pub use credentials::Credentials;
 pub use digest::{Md5, Md5Sum, base64, etag_md5, md5, multipart_etag};
+pub use iam::{Iam, IamKey, IamKeys};
 pub use trouble::{Kind, S3Error};
 
 /// A connection must be made within this time.
