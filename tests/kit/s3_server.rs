@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rg_common::config::{BucketStore, CredentialsPlace, StoreConfig, StorePlace};
-use rg_common::s3::{Client, Credentials, S3Config};
+use rg_common::s3::{Client, Credentials, Iam, S3Config};
 use rg_common::secret::Secret;
 use tokio::runtime::Runtime;
 
@@ -96,6 +96,12 @@ impl SeaweedFs {
         SHARED.get_or_init(SeaweedFs::start)
     }
 
+    /// One for all tests of this process that makes and deletes access keys when it is asked to.
+    pub fn shared_iam() -> &'static S3Server {
+        static SHARED: OnceLock<S3Server> = OnceLock::new();
+        SHARED.get_or_init(|| SeaweedFs::start_with(&["-s3.iam.readOnly=false".to_owned()]))
+    }
+
     /// One of one's own, for tests that stop it.
     pub fn start() -> S3Server {
         SeaweedFs::start_with(&[])
@@ -109,7 +115,7 @@ impl SeaweedFs {
         ])
     }
 
-    fn start_with(tls: &[String]) -> S3Server {
+    fn start_with(more: &[String]) -> S3Server {
         let weed = program("weed");
         S3Server::start("SeaweedFS", true, |dir| {
             let base = free_ports(6);
@@ -160,10 +166,9 @@ impl SeaweedFs {
             for (step, name) in (0..).zip(ports) {
                 command.arg(format!("-{name}={}", base + step));
             }
-            if !tls.is_empty() {
-                command
-                    .args(tls)
-                    .arg(format!("-s3.port.https={}", base + TLS_STEP));
+            command.args(more);
+            if more.iter().any(|word| word.starts_with("-s3.cert")) {
+                command.arg(format!("-s3.port.https={}", base + TLS_STEP));
             }
             (command, base)
         })
@@ -369,6 +374,70 @@ impl S3Server {
     }
 }
 
+/// Users of a SeaweedFS that makes access keys ([`SeaweedFs::shared_iam`]).
+impl S3Server {
+    /// Makes a user who may list, read and write in one bucket, with a first key.
+    #[track_caller]
+    pub fn user(&self, name: &str, bucket: &str) -> S3Key {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let id = format!("RGFIRST{:08}{number:05}", std::process::id());
+        let key = S3Key::new(&id, &format!("first-secret-of-{name}-{number:020}"));
+        let line = format!(
+            "s3.configure -user={name} -access_key={} -secret_key={} -buckets={bucket} \
+             -actions=Read,Write,List -apply\n",
+            key.access, key.secret
+        );
+        let mut shell = Command::new(program("weed"));
+        shell
+            .arg("shell")
+            .arg(format!("-master=127.0.0.1:{}", self.port + 1))
+            .arg(format!("-filer=127.0.0.1:{}", self.port + 3))
+            .current_dir(&self.dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut shell = shell.spawn().expect("weed shell can be started");
+        let mut input = shell.stdin.take().expect("its input");
+        input
+            .write_all(line.as_bytes())
+            .expect("a line to weed shell");
+        drop(input);
+        assert!(shell.wait().expect("its end").success(), "weed shell");
+        let client = self.client(&key);
+        let lists = || {
+            let call = client.sdk().list_objects_v2().bucket(bucket).send();
+            client.call(call).is_ok()
+        };
+        assert!(eventually(START_LIMIT, lists), "{name} cannot log in");
+        key
+    }
+
+    /// The access keys that a user has now.
+    #[track_caller]
+    pub fn access_keys(&self, user: &str) -> Vec<String> {
+        let admin = Credentials::new(
+            Secret::new(&*self.admin.access),
+            Secret::new(&*self.admin.secret),
+            "the suite",
+        );
+        let service = S3Config {
+            endpoint: Some(self.endpoint()),
+            region: "us-east-1".into(),
+            path_style: None,
+            credentials: Some(admin),
+        };
+        let iam = Iam::new(s3_network().handle(), &service, jiff::Timestamp::now());
+        let keys = iam.expect("a client of IAM").keys(Some(user));
+        let keys = keys.unwrap_or_else(|error| panic!("no keys of {user}: {error}"));
+        keys.keys.into_iter().map(|key| key.id).collect()
+    }
+}
+
+/// The program of JuiceFS's gateway, for tests that restart it with other keys.
+pub fn juicefs() -> PathBuf {
+    program("juicefs")
+}
+
 /// A client of any endpoint, so that a test can put something in between.
 pub fn s3_client(endpoint: &str, key: &S3Key) -> Client {
     let keys = Credentials::new(
@@ -412,7 +481,12 @@ pub fn s3_store(endpoint: &str, key: &S3Key, place: (&str, &str, &str), dir: &Pa
 /// The runtime that the suite's own clients and stores run on; stores are opened inside it.
 pub fn s3_network() -> &'static Runtime {
     static NETWORK: OnceLock<Runtime> = OnceLock::new();
-    NETWORK.get_or_init(|| Runtime::new().expect("a runtime"))
+    NETWORK.get_or_init(|| {
+        // As the tools do; fails only when there is one already.
+        let provider = rustls::crypto::ring::default_provider();
+        provider.install_default().ok();
+        Runtime::new().expect("a runtime")
+    })
 }
 
 impl Drop for S3Server {
