@@ -82,6 +82,9 @@ const GET: &str = "x-id=GetObject";
 const TAKE: &str = "x-id=DeleteObject";
 
 const KEYS: &[Kill] = &[
+    kill("try the old key", At::Wire(&[PUT], Before), Now, Undone),
+    kill("tried it half", At::Wire(&[PUT], After), Now, Undone),
+    kill("tried it", At::Wire(&[PUT, TAKE], After), Now, Undone),
     kill("make the key", At::Wire(&[MAKE], Before), Now, Undone),
     kill("note the key", At::Wire(&[MAKE], After), Now, Undone),
     kill(

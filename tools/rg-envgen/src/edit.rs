@@ -1,7 +1,8 @@
 //! An env file that is edited: what is not meant stays byte for byte.
 //!
 //! Values are read by `rg_common::env_file`, so that what is edited here is what the tools see.
-//! Comments, blank lines, order, quotes of untouched values and line ends are kept.
+//! Comments, blank lines, order, quotes of untouched values and line ends are kept. A line that is not
+//! understood is an error: whoever only judges a file takes `rg_common::env_file::document`.
 
 use rg_common::env_file::EnvFile;
 use rg_common::secret::Secret;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rg_common::cli::Context;
-use rg_common::config::Config;
+use rg_common::config::{Config, DatasetKind};
 use rg_common::secret::Secret;
 use rg_common::{Failure, OrFail, Result};
 
@@ -169,7 +169,8 @@ impl Place {
         words.map(str::to_owned).collect()
     }
 
-    /// Further files with keys that `rg.toml` names: a store's credentials, a notice's env file.
+    /// Further files with keys that `rg.toml` names: a store's credentials, a notice's env file, the
+    /// keys of a bucket's administrator.
     pub fn keys(&self) -> Vec<PathBuf> {
         let base = self
             .config
@@ -185,6 +186,14 @@ impl Place {
                 }
             }
         }
+        let datasets = self.config.iter().flat_map(|config| &config.datasets);
+        for dataset in datasets {
+            if let DatasetKind::Bucket(bucket) = &dataset.kind {
+                keys.extend(bucket.admin_credentials.clone());
+            }
+        }
+        keys.sort();
+        keys.dedup();
         keys
     }
 

@@ -8,11 +8,14 @@
 //! all; which one, [`journal::Step`] says.
 
 pub mod ages;
+mod canary;
 mod containers;
 mod create;
 mod issue;
 mod journal;
 mod keys;
+mod pair;
+mod report;
 mod server;
 
 use std::cell::Cell;
@@ -20,9 +23,8 @@ use std::path::{Path, PathBuf};
 
 use rg_common::cli::Context;
 use rg_common::postgres::Connector;
-use rg_common::report::{Outcome, Page, Report, Tone};
+use rg_common::report::Report;
 use rg_common::{Failure, Result, app};
-use serde::Serialize;
 
 use crate::args::Rotate;
 use crate::audit::{self, Act, What};
@@ -31,26 +33,7 @@ use crate::place;
 use crate::place::Place;
 use crate::replace::{self, Manner};
 use journal::{FileChange, Journal, Step};
-
-/// What a rotation did, or would do.
-#[derive(Debug, Serialize)]
-struct Rotated {
-    environment: String,
-    /// The variables, by the schema's ids.
-    names: Vec<String>,
-    files: Vec<PathBuf>,
-    roles: Vec<String>,
-    /// The buckets whose access key it is.
-    buckets: Vec<String>,
-    /// Containers that are made anew.
-    containers: Vec<String>,
-    units: Vec<String>,
-    /// What the new values do to those who are logged in.
-    effects: Vec<String>,
-    /// What was found of an earlier run and how it ended.
-    earlier: Option<String>,
-    dry_run: bool,
-}
+use report::Rotated;
 
 /// Runs `rg-envgen rotate`.
 pub fn rotate(context: &Context, schema: Option<&Path>, args: &Rotate) -> Result<Box<dyn Report>> {
@@ -64,7 +47,7 @@ pub fn rotate(context: &Context, schema: Option<&Path>, args: &Rotate) -> Result
         place: &place,
         state,
         args,
-        connector: Connector::new(context.network.clone(), "rg-envgen"),
+        connector: Connector::new(context.network.clone(), server::APPLICATION),
         recovering: Cell::new(false),
     };
     let _held = journal::hold(&work.state)?;
@@ -82,16 +65,9 @@ pub fn rotate(context: &Context, schema: Option<&Path>, args: &Rotate) -> Result
     if args.names.is_empty() {
         return match earlier {
             Some(said) => Ok(Box::new(Rotated {
-                environment: String::new(),
-                names: Vec::new(),
-                files: Vec::new(),
-                roles: Vec::new(),
-                buckets: Vec::new(),
-                containers: Vec::new(),
-                units: Vec::new(),
-                effects: Vec::new(),
                 earlier: Some(said),
                 dry_run: args.dry_run,
+                ..Rotated::default()
             })),
             None => Err(Failure::new("no secret is named")
                 .hint("rg-envgen rotate --list shows them with their age")),
@@ -161,6 +137,9 @@ struct Work<'a> {
 impl Work<'_> {
     /// Server, proof, files, app; the journal's marks say what is done for certain.
     fn forward(&self, journal: &mut Journal) -> Result<()> {
+        for key in &mut journal.keys {
+            self.try_old(key)?;
+        }
         self.issue(journal)?;
         for login in &journal.logins {
             self.set(login)?;
@@ -336,89 +315,4 @@ fn switch(file: &FileChange, from: &str, to: &str) -> Result<()> {
         ..Manner::default()
     };
     replace::replace(&file.path, to.as_bytes(), &manner)
-}
-
-impl Rotated {
-    fn question(&self) -> String {
-        let mut text = format!(
-            "Give {} of {} new values",
-            self.names.join(", "),
-            self.environment
-        );
-        if !self.roles.is_empty() {
-            text.push_str(&format!(
-                ", set the password of the role {}",
-                self.roles.join(", ")
-            ));
-        }
-        if !self.buckets.is_empty() {
-            text.push_str(&format!(
-                ", replace the access key of the bucket {}",
-                self.buckets.join(", ")
-            ));
-        }
-        if !self.containers.is_empty() {
-            text.push_str(&format!(", make {} anew", self.containers.join(", ")));
-        }
-        if !self.units.is_empty() {
-            text.push_str(&format!(", restart {}", self.units.join(", ")));
-        }
-        for effect in &self.effects {
-            text.push_str(&format!(" ({effect})"));
-        }
-        text.push('?');
-        text
-    }
-}
-
-impl Report for Rotated {
-    fn json(&self) -> serde_json::Result<serde_json::Value> {
-        serde_json::to_value(self)
-    }
-
-    fn human(&self, page: &mut Page) {
-        if let Some(said) = &self.earlier {
-            page.line(format!("{}  {said}", page.tone(Tone::Warn, "⚠")));
-        }
-        if self.names.is_empty() {
-            return;
-        }
-        let verb = if self.dry_run {
-            "would rotate"
-        } else {
-            "rotated"
-        };
-        let sign = page.tone(Tone::Good, "✓");
-        page.line(format!(
-            "{sign} {verb} {} of {}",
-            self.names.join(", "),
-            self.environment
-        ));
-        for role in &self.roles {
-            page.line(format!(
-                "  role {role}: new password, proven by a new login"
-            ));
-        }
-        for bucket in &self.buckets {
-            page.line(format!(
-                "  bucket {bucket}: new access key, proven by a new login"
-            ));
-        }
-        for container in &self.containers {
-            page.line(format!("  made anew {container}"));
-        }
-        for file in &self.files {
-            page.line(format!("  {}", file.display()));
-        }
-        for unit in &self.units {
-            page.line(format!("  restarted {unit}"));
-        }
-        for effect in &self.effects {
-            page.line(format!("{}  {effect}", page.tone(Tone::Warn, "⚠")));
-        }
-    }
-
-    fn outcome(&self) -> Outcome {
-        Outcome::Well
-    }
 }

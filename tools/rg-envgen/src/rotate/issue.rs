@@ -5,6 +5,7 @@
 //! as the rotation, is the one.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rg_common::s3::{Credentials, Iam, IamKey, Kind, S3Error};
 use rg_common::{Failure, Result};
@@ -18,6 +19,10 @@ use crate::{place, safe};
 const YOUNG_SECONDS: i64 = 120;
 /// Clocks within one service may differ by this much.
 const SKEW_SECONDS: i64 = 5;
+/// A service may still make a key although whoever asked for it was killed; this is waited for it.
+const LATE: Duration = Duration::from_secs(2);
+/// The wait between two looks at it.
+const LATE_LOOK: Duration = Duration::from_millis(250);
 
 impl Work<'_> {
     /// The service's interface, with the administrator's keys or this pair.
@@ -146,11 +151,15 @@ impl Work<'_> {
         if *known {
             return iam.delete(user, &key.new.access).map_err(failed);
         }
-        let there = iam.keys(user).map_err(failed)?.keys;
-        let ours: Vec<&IamKey> = there
-            .iter()
-            .filter(|key| !before.contains(&key.id) && is_young(key, *asked))
-            .collect();
+        let began = Instant::now();
+        let ours: Vec<IamKey> = loop {
+            let mut there = iam.keys(user).map_err(failed)?.keys;
+            there.retain(|key| !before.contains(&key.id) && is_young(key, *asked));
+            if !there.is_empty() || !self.recovering.get() || began.elapsed() >= LATE {
+                break there;
+            }
+            std::thread::sleep(LATE_LOOK);
+        };
         match ours.as_slice() {
             [] => Ok(()),
             [one] => iam.delete(user, &one.id).map_err(failed),

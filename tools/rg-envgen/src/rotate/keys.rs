@@ -10,18 +10,16 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use aws_sdk_s3::primitives::ByteStream;
 use rg_common::config::{BucketConfig, Config, DatasetKind, StorePlace};
-use rg_common::s3::{Client, Credentials, Kind, S3Config, S3Error};
+use rg_common::s3::{Client, Credentials, Kind, S3Config};
 use rg_common::secret::Secret;
-use rg_common::{Failure, OrFail, Result, stop};
+use rg_common::{Failure, Result, stop};
 use serde::{Deserialize, Serialize};
 
 use super::Work;
+use super::canary::{Trouble, canary, list, locks, sweep};
 use super::containers::Container;
 
-/// What is put to prove a pair, for whoever finds one.
-const CANARY: &[u8] = b"written by rg-envgen to prove an access key; it can be deleted\n";
 /// The wait between two logins with a pair that is not known yet, or still is.
 const BETWEEN: Duration = Duration::from_millis(250);
 
@@ -36,7 +34,7 @@ pub struct KeyChange {
     pub(super) new: Pair,
     /// The object that proves it, the same for every attempt of this rotation.
     pub(super) canary: String,
-    /// Whether the old pair may write: the new one must be able to do the same, and no more.
+    /// Whether the old pair may write, as far as is known: the new one must be able to do the same.
     pub(super) writes: bool,
 }
 
@@ -107,7 +105,7 @@ impl KeyChange {
             old,
             new,
             canary: String::new(),
-            writes: false,
+            writes: true,
         }
     }
 
@@ -144,36 +142,37 @@ impl Work<'_> {
         Client::new(&self.context.network, &key.config(pair.credentials(origin)))
     }
 
-    /// Sees that the old pair logs in, and whether it may write. A dry run writes nothing.
+    /// Sees that the old pair logs in. Nothing is written.
     pub(super) fn prepare_key(&self, key: &mut KeyChange) -> Result<()> {
         let client = self.client(key, &key.old, "the env file")?;
         key.canary = format!("rg-probe-{}", self.context.now.as_nanosecond());
         for bucket in &key.service.buckets {
             list(&client, bucket).map_err(|error| {
+                let what = format!("the access key that is in the file does not list {bucket}");
                 client
-                    .failure(
-                        format!("the access key that is in the file does not list {bucket}"),
-                        error,
-                    )
+                    .failure(what, error)
                     .hint("nothing was changed; rg-envgen check finds where the file went wrong")
             })?;
         }
-        if self.args.dry_run {
-            return Ok(());
-        }
-        key.writes = true;
+        Ok(())
+    }
+
+    /// Finds out whether the old pair may write. The journal is there already, so that what a kill
+    /// leaves in the bucket is taken away by the next run.
+    pub(super) fn try_old(&self, key: &mut KeyChange) -> Result<()> {
+        let client = self.client(key, &key.old, "the env file")?;
         for bucket in &key.service.buckets {
             if locks(&client, bucket) {
                 key.writes = false;
-            } else {
-                match canary(&client, bucket, &key.canary) {
-                    Err(Trouble::Refused(error))
-                        if matches!(error.kind, Kind::Denied | Kind::Locked) =>
-                    {
-                        key.writes = false;
-                    }
-                    other => other.map_err(|trouble| trouble.said(&client, bucket))?,
+                continue;
+            }
+            match canary(&client, bucket, &key.canary) {
+                Err(Trouble::Refused(error))
+                    if matches!(error.kind, Kind::Denied | Kind::Locked) =>
+                {
+                    key.writes = false;
                 }
+                other => other.map_err(|trouble| trouble.said(&client, bucket))?,
             }
         }
         Ok(())
@@ -263,91 +262,6 @@ impl Work<'_> {
         }
         Ok(())
     }
-}
-
-/// What a canary met.
-enum Trouble {
-    /// The service refused.
-    Refused(S3Error),
-    /// What was read is not what was written, or could not be read to its end.
-    Else(Failure),
-}
-
-impl Trouble {
-    fn said(self, client: &Client, bucket: &str) -> Failure {
-        match self {
-            Trouble::Refused(error) => {
-                client.failure(format!("cannot use the bucket {bucket}"), error)
-            }
-            Trouble::Else(failure) => failure,
-        }
-    }
-}
-
-fn list(client: &Client, bucket: &str) -> Result<(), S3Error> {
-    let call = client.sdk().list_objects_v2().bucket(bucket).max_keys(1);
-    client.call(call.send()).map(drop)
-}
-
-/// Whether what is written there could not be deleted again.
-fn locks(client: &Client, bucket: &str) -> bool {
-    let call = client.sdk().get_object_lock_configuration().bucket(bucket);
-    let found = client.call(call.send());
-    found.is_ok_and(|found| {
-        let settings = found.object_lock_configuration();
-        settings.is_some_and(|settings| settings.rule().is_some())
-    })
-}
-
-/// Puts an object, reads it back and takes it away, with its version where there are versions.
-fn canary(client: &Client, bucket: &str, key: &str) -> Result<(), Trouble> {
-    let sdk = client.sdk();
-    let put = sdk.put_object().bucket(bucket).key(key);
-    let put = client.call(put.body(ByteStream::from_static(CANARY)).send());
-    let put = put.map_err(Trouble::Refused)?;
-    let read = || {
-        let got = client.call(sdk.get_object().bucket(bucket).key(key).send());
-        let body = client.wait(got.map_err(Trouble::Refused)?.body.collect());
-        let body = body.map_err(Trouble::Else)?;
-        let body = body
-            .or_fail(|| format!("cannot read {key}"))
-            .map_err(Trouble::Else)?;
-        match body.into_bytes() == CANARY {
-            true => Ok(()),
-            false => Err(Trouble::Else(Failure::new(format!(
-                "{key} in the bucket {bucket} holds other bytes than were put"
-            )))),
-        }
-    };
-    let read = read();
-    let version = put.version_id.filter(|version| version != "null");
-    let delete = sdk.delete_object().bucket(bucket).key(key);
-    let deleted = client.call(delete.set_version_id(version).send());
-    read.and(deleted.map(drop).map_err(Trouble::Refused))
-}
-
-fn sweep(client: &Client, bucket: &str, key: &str) -> Result<(), S3Error> {
-    let sdk = client.sdk();
-    let versions = sdk.list_object_versions().bucket(bucket).prefix(key);
-    let found = client.call(versions.send());
-    let mut versions: Vec<Option<String>> = Vec::new();
-    if let Ok(found) = found {
-        let ours = |name: Option<&str>| name == Some(key);
-        let of = |id: Option<&str>| id.filter(|id| *id != "null").map(str::to_owned);
-        let objects = found.versions().iter().filter(|one| ours(one.key()));
-        versions.extend(objects.map(|one| of(one.version_id())));
-        let markers = found.delete_markers().iter().filter(|one| ours(one.key()));
-        versions.extend(markers.map(|one| of(one.version_id())));
-    } else {
-        // A server without versions, or a key that may not list them.
-        let there = client.call(sdk.head_object().bucket(bucket).key(key).send());
-        versions.extend(there.is_ok().then_some(None));
-    }
-    for version in versions {
-        let call = sdk.delete_object().bucket(bucket).key(key);
-        client.call(call.set_version_id(version).send())?;
-    }
-    Ok(())
 }
 
 /// The buckets of an environment whose two keys are these variables, by the names in its files.
