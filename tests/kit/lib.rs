@@ -61,7 +61,9 @@ pub use postgres::{Postgres, Setup, TableDigest};
 pub use run::{Output, Running, Tool, eventually};
 pub use s3_bucket::S3Bucket;
 pub use s3_fault_proxy::{Fault, Op, S3FaultProxy};
-pub use s3_server::{JuiceFs, S3Key, S3Server, SeaweedFs, juicefs, s3_client, s3_network, s3_store};
+pub use s3_server::{
+    JuiceFs, S3Key, S3Server, SeaweedFs, juicefs, s3_client, s3_network, s3_store,
+};
 pub use sandbox::Sandbox;
 pub use site::{Site, TABLES, age_key, programs_for};
 
