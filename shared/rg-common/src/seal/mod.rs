@@ -42,9 +42,9 @@ pub enum Compression {
         /// Worker threads besides the reading one.
         threads: u32,
     },
-    /// One gzip member; level 6 is what `gzip` does.
+    /// One gzip member.
     Gzip {
-        /// 0 (stored) to 9 (small).
+        /// 0 (stored) to 9 (small), as zlib-rs counts: its 3 is about as small as `gzip -6`.
         level: u32,
         /// Worker threads besides the reading one, at least one.
         threads: usize,
@@ -59,9 +59,11 @@ impl Compression {
         level: 1,
         threads: 2,
     };
-    /// gzip at level 6 on two threads.
+    /// gzip at zlib-rs's level 3 on two threads. Measured beside `gzip -6`: 4 % smaller for a dump
+    /// and 1.3 % larger for source text, in 0.4 to 0.5 of its processor time; level 6 takes a
+    /// seventh more and saves 0.3 to 1.2 %.
     pub const GZIP: Compression = Compression::Gzip {
-        level: 6,
+        level: 3,
         threads: 2,
     };
 }
