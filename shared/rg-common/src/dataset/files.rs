@@ -92,6 +92,10 @@ impl Read for FilesDump {
 }
 
 impl Dump for FilesDump {
+    fn next_piece(&mut self, piece: &mut Vec<u8>) -> io::Result<()> {
+        self.archive.next_piece(piece)
+    }
+
     fn finish(self: Box<Self>) -> Result<Dumped> {
         let inventory = self.archive.finish()?;
         let list = Arc::into_inner(self.list)
