@@ -3,7 +3,7 @@
 #   sudo rg-setup [PACKAGE.deb]
 # Rendered by rg-envgen. It holds no secret.
 set -Eeuo pipefail
-export DEBIAN_FRONTEND=noninteractive
+export DEBIAN_FRONTEND=noninteractive PATH=$PATH:/usr/sbin:/sbin
 cd /
 trap 'echo "rg-setup: stopped at line $LINENO: mend it and run again: sudo rg-setup" >&2' ERR
 left=
@@ -18,7 +18,7 @@ ending() {
 
 say "ssh: keys only"
 install -d -m 0755 /run/sshd
-/usr/sbin/sshd -t
+"$(command -v sshd)" -t
 systemctl try-reload-or-restart ssh
 
 say "the firewall: 22, 80 and 443"
