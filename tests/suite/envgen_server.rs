@@ -4,7 +4,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
-use rg_tests::{Output, Sandbox, Tool, judge, sandbox};
+use rg_tests::{FakeProgram, Output, Sandbox, Tool, judge, sandbox};
 use serde_json::Value;
 
 const PROFILES: [(&str, &str, &str); 2] = [
@@ -299,4 +299,248 @@ fn fail2ban_apt_and_the_shell_take_their_files() {
             assert_eq!(daemon["ip"], "127.0.0.1");
         }
     }
+}
+
+/// The folders of the machine that the script writes to are the place's own, below `server/`.
+const ON_A_SERVER: &str = "for one in etc home opt run var; do mount --bind \"$1/server/$one\" /$one || exit 99; done; shift";
+
+/// A machine as cloud-init leaves it before the script: users, packages, written files.
+fn server(place: &Sandbox, data: &Value, user: &str) {
+    let folders = [
+        "home",
+        "opt",
+        "run",
+        "etc/ufw",
+        "etc/caddy",
+        "etc/nginx/conf.d",
+        "etc/systemd/system",
+        "etc/logrotate.d",
+        "var/lib",
+        "var/log",
+        "var/tmp",
+        "var/backups",
+        "var/www/html",
+    ];
+    for folder in folders {
+        fs::create_dir_all(place.path(format!("server/{folder}"))).expect(folder);
+    }
+    for file in [
+        "passwd",
+        "group",
+        "nsswitch.conf",
+        "ld.so.cache",
+        "hosts",
+        "resolv.conf",
+    ] {
+        let text = fs::read(format!("/etc/{file}")).unwrap_or_default();
+        place.write(format!("server/etc/{file}"), text);
+    }
+    let line = format!("{user}:x:4242:4242::/home/{user}:/bin/bash\n");
+    let passwd = place.read("server/etc/passwd") + &line;
+    place.write("server/etc/passwd", passwd);
+    let group = place.read("server/etc/group") + &format!("{user}:x:4242:\n");
+    place.write("server/etc/group", group);
+    for rules in ["after.rules", "after6.rules"] {
+        place.write(format!("server/etc/ufw/{rules}"), "*filter\nCOMMIT\n");
+    }
+    for file in data["write_files"].as_array().expect("files") {
+        let path = file["path"].as_str().expect("a path");
+        let name = match path.starts_with("/etc/") {
+            true => format!("server{path}"),
+            false => "rg-setup".to_owned(),
+        };
+        place.write(name, file["content"].as_str().expect("a text"));
+    }
+}
+
+/// The programs of a server: what they would change outside is noted and not done.
+fn programs(place: &Sandbox) -> impl Fn(&str) -> Vec<String> {
+    for tool in ["rg-envgen", "rg-backup"] {
+        let body = format!("exec '{}' {tool} \"$@\"", place.driver().display());
+        FakeProgram::new(place, tool).does(&body);
+    }
+    for name in [
+        "apt-get",
+        "systemctl",
+        "ufw",
+        "docker",
+        "sshd",
+        "nginx",
+        "caddy",
+        "rg-bucket",
+    ] {
+        FakeProgram::new(place, name);
+    }
+    FakeProgram::new(place, "dpkg-query").does("echo install ok installed");
+    let root = place.root().display();
+    let psql = format!("if [ \"$2\" = postgres ]; then cat >'{root}/sql'; fi");
+    FakeProgram::new(place, "runuser").does(&psql);
+    // The one who runs this may be nobody in particular: files stay theirs.
+    FakeProgram::new(place, "install").does(
+        "n=$#\nwhile [ $n -gt 0 ]; do a=$1; shift; n=$((n-1)); case $a in -o|-g) shift; n=$((n-1)) ;; *) set -- \"$@\" \"$a\" ;; esac; done\nexec /usr/bin/install \"$@\"",
+    );
+    let calls = place.path("calls");
+    move |name| {
+        let noted = fs::read_to_string(calls.join(name)).unwrap_or_default();
+        let mut words = noted.split('\0');
+        let mut found = Vec::new();
+        while let Some(count) = words.next().and_then(|word| word.parse().ok()) {
+            found.push(words.by_ref().take(count).collect::<Vec<_>>().join(" "));
+        }
+        found
+    }
+}
+
+fn setup(place: &Sandbox) -> Output {
+    let root = place.root().to_str().expect("a path").to_owned();
+    let words = [root.as_str(), "bash", "rg-setup"];
+    place.behind(ON_A_SERVER, words).run()
+}
+
+#[test]
+fn the_script_makes_rgrid_with_secrets_of_its_own_and_may_run_again() {
+    let place = place("rgrid");
+    let data = rendered(&place, &[]);
+    server(&place, &data, "deploy");
+    let calls = programs(&place);
+    let certbot = FakeProgram::new(&place, "certbot");
+    certbot.fails(1, "the name does not resolve");
+    let first = setup(&place).ok();
+    let out = first.out();
+    assert!(
+        out.contains("let the name app.acme.org point to this server"),
+        "{first:?}"
+    );
+    assert!(
+        out.contains("deploy the app (/home/deploy/rgrid/venv/bin/uvicorn"),
+        "{out}"
+    );
+    // Without its certificate nginx would not start: the sites wait.
+    assert_eq!(place.files("server/etc/nginx/conf.d"), [""; 0]);
+    assert_eq!(calls("sshd"), ["-t"]);
+    assert_eq!(
+        calls("ufw"),
+        [
+            "default deny incoming",
+            "default allow outgoing",
+            "allow 22/tcp",
+            "allow 80/tcp",
+            "allow 443/tcp",
+            "--force enable"
+        ]
+    );
+    let up = calls("docker")
+        .into_iter()
+        .filter(|call| call.contains(" up "));
+    let wanted = ["staging", "production"].map(|env| {
+        let home = "/home/deploy/rgrid";
+        format!(
+            "compose --env-file {home}/.env.{env}.compose -f {home}/compose.{env}.yml up -d --wait"
+        )
+    });
+    assert_eq!(up.collect::<Vec<_>>(), wanted);
+    assert_eq!(calls("rg-bucket"), ["apply --yes"]);
+
+    let env = |place: &Sandbox| place.read("server/home/deploy/rgrid/.env.production");
+    let (here, there) = (place.read("d/.env.production"), env(&place));
+    let secret = |text: &str| {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("API_SECRET_KEY="));
+        line.expect("a secret").to_owned()
+    };
+    assert_ne!(
+        secret(&here),
+        secret(&there),
+        "secrets are the server's own"
+    );
+    assert!(
+        !first.out().contains(&secret(&there)[15..])
+            && !first.err().contains(&secret(&there)[15..])
+    );
+    assert!(there.contains("ALLOWED_ORIGINS=https://app.acme.org\n"));
+    assert!(
+        place
+            .read("server/etc/rg/rg.toml")
+            .contains("to = \"ops@acme.org\"")
+    );
+    let units = place.files("server/etc/systemd/system");
+    for unit in [
+        "rgrid-api-staging.service",
+        "rgrid-runner-production.service",
+    ] {
+        assert!(units.iter().any(|one| one == unit), "{units:?}");
+    }
+    assert!(
+        units
+            .iter()
+            .any(|one| one.starts_with("rg-backup-") && one.ends_with(".timer"))
+    );
+
+    // The name resolves now, and the app is there.
+    certbot.does("while [ \"$1\" != -d ]; do shift; done; mkdir -p /etc/letsencrypt/live/$2; touch /etc/letsencrypt/live/$2/fullchain.pem");
+    let app = place.write("server/home/deploy/rgrid/venv/bin/uvicorn", "");
+    fs::set_permissions(app, Permissions::from_mode(0o755)).expect("a mode");
+    let second = setup(&place).ok();
+    assert!(!second.out().contains("point to this server"), "{second:?}");
+    assert_eq!(env(&place), there);
+    let sites = place.files("server/etc/nginx/conf.d");
+    assert_eq!(sites, ["rgrid-production.conf", "rgrid-staging.conf"]);
+    assert!(calls("systemctl").contains(&"enable --now rgrid-api-production.service".to_owned()));
+    for rules in ["after.rules", "after6.rules"] {
+        let text = place.read(format!("server/etc/ufw/{rules}"));
+        assert_eq!(text.matches("-A DOCKER-USER -j DROP").count(), 1, "{text}");
+    }
+}
+
+#[test]
+fn the_script_makes_toolkitrag_and_its_database_without_showing_the_password() {
+    let place = place("toolkitrag");
+    let data = rendered(&place, &[]);
+    server(&place, &data, "deployer");
+    let calls = programs(&place);
+    let output = setup(&place).ok();
+    let sql = place.read("sql");
+    assert!(
+        sql.contains("CREATE DATABASE") && sql.contains("SCRAM-SHA-256$"),
+        "{sql}"
+    );
+    assert!(
+        sql.contains("CREATE EXTENSION IF NOT EXISTS \"vector\""),
+        "{sql}"
+    );
+    let env = place.read("server/etc/toolkitrag/.env");
+    let url = env.lines().find(|line| line.starts_with("DATABASE_URL="));
+    let password = url.and_then(|line| line.split(':').nth(2)?.split('@').next());
+    let password = password.expect("a password");
+    assert!(password.len() >= 32);
+    for said in [&sql, &output.out(), &output.err()] {
+        assert!(!said.contains(password), "{said}");
+    }
+    assert!(output.out().contains("OPENAI_API_KEY"), "{output:?}");
+    assert!(calls("ufw").contains(&"allow 443/udp".to_owned()));
+    assert_eq!(
+        calls("runuser").last().expect("calls").as_str(),
+        "-u caddy -- caddy validate --adapter caddyfile --config /etc/caddy/Caddyfile"
+    );
+    assert_eq!(
+        place.read("server/etc/caddy/Caddyfile"),
+        "import /etc/caddy/sites/*\n"
+    );
+    assert_eq!(place.files("server/etc/caddy/sites"), ["Caddyfile"]);
+    assert_eq!(place.files("server/etc/logrotate.d"), ["toolkitrag"]);
+}
+
+#[test]
+fn a_script_that_cannot_go_on_says_where_and_how_to_go_on() {
+    let place = place("toolkitrag");
+    let data = rendered(&place, &[]);
+    server(&place, &data, "deployer");
+    let calls = programs(&place);
+    FakeProgram::new(&place, "sshd").fails(255, "bad configuration option");
+    let output = setup(&place).fails(255).says("rg-setup: stopped at line");
+    assert!(output.err().contains("run again: sudo rg-setup"));
+    // ssh as it was, and nothing closed that somebody needs to mend it.
+    assert_eq!(calls("systemctl"), [""; 0]);
+    assert_eq!(calls("ufw"), [""; 0]);
 }
