@@ -88,14 +88,34 @@ env_readers() {
             echo "$pins" >"$place/pins"
     fi
     # The docker client alone, unpacked and not installed: the package would start its daemon.
-    if ! have docker && [ ! -x "$place/docker/usr/bin/docker" ]; then
-        mkdir -p "$place/docker" &&
-            (cd "$place/docker" && apt-get -qq download docker.io >/dev/null && dpkg -x docker.io_*.deb . && rm -f docker.io_*.deb)
-    fi
+    have docker || unpacked "$place/docker" usr/bin/docker docker.io
     if [ ! -e "$place/pins" ] || ! { have docker || [ -x "$place/docker/usr/bin/docker" ]; }; then
         echo "install: still missing: readers of env files: the test of their dialects fails" >&2
         return 1
     fi
+    # What says whether a rendered server would do. Installed, they would change this machine: sshd
+    # would open a port, cloud-init would set the machine up anew.
+    if ! unpacked "$place/server" usr/bin/cloud-init cloud-init fail2ban openssh-server libwrap0 logrotate libpopt0; then
+        echo "install: still missing: cloud-init, fail2ban, sshd, logrotate: the test of rendered servers fails" >&2
+        return 1
+    fi
+}
+# unpacked FOLDER FILE PACKAGE…: the distribution's packages below FOLDER, unless FILE is there.
+unpacked() {
+    local folder=$1 file=$2
+    shift 2
+    [ ! -e "$folder/$file" ] || return 0
+    rm -rf "$folder.new" && mkdir -p "$folder.new" || return 1
+    (
+        cd "$folder.new" || exit 1
+        if ! apt-get -qq download "$@" >/dev/null 2>&1; then
+            # The package lists are older than what the mirror has, or there are none.
+            if [ "$(id -u)" = 0 ]; then apt-get -qq update; else sudo -n apt-get -qq update; fi
+            apt-get -qq download "$@" >/dev/null || exit 1
+        fi
+        for package in *.deb; do dpkg -x "$package" . || exit 1; done
+        rm -f ./*.deb
+    ) && rm -rf "$folder" && mv "$folder.new" "$folder"
 }
 
 # S3 servers that the suite runs against: programs in wheels of the Python registry, each with its

@@ -52,7 +52,18 @@ offsite() {
     rclone_up()   { kit-measure rclone copyto "$place/object" bench:acme-backups/rclone/one; }
     rclone_down() { kit-measure rclone copyto bench:acme-backups/rclone/one "$place/back"; }
 }
-database; tree; restoring; offsite
+# Ten env files of a thousand variables: secrets that all differ.
+linting() {
+    ours_check()  { kit-measure rg-envgen check "$place/envs"; }
+}
+database; tree; restoring; offsite; linting
+mkdir "$place/envs"
+for file in {0..9}; do
+    for variable in {0..999}; do
+        printf 'NAME_%d_SECRET=%08x%024x\n' "$variable" "$file" "$variable"
+    done >"$place/envs/.env.e$file"
+done
+chmod 600 "$place"/envs/.env.*
 
 # What must lie ready before a run and be gone after it; not measured.
 before() {
@@ -98,7 +109,7 @@ export AWS_ACCESS_KEY_ID=$S3_KEY AWS_SECRET_ACCESS_KEY=$S3_SECRET AWS_DEFAULT_RE
 mkdir "$S3_PLACE"
 head -c "${s3_mb}M" /dev/urandom >"$place/object"
 
-all=(floor ours_zstd pipe_zstd ours_gzip pipe_gzip ours_files pipe_files ours_restore pipe_restore ours_up rclone_up aws_up ours_down rclone_down aws_down)
+all=(floor ours_zstd pipe_zstd ours_gzip pipe_gzip ours_files pipe_files ours_restore pipe_restore ours_up rclone_up aws_up ours_down rclone_down aws_down ours_check)
 [ -z "${RG_BENCH_ONLY:-}" ] || read -ra all <<<"$RG_BENCH_ONLY"
 for ((round = 0; round < runs; round++)); do
     for ((step = 0; step < ${#all[@]}; step++)); do
@@ -165,5 +176,6 @@ line 'rclone copyto, down' rclone_down
 line 'ours, down                       : rclone' ours_down rclone_down '<= 1'
 line 'aws s3 cp, down' aws_down
 line 'ours, down                       : aws' ours_down aws_down '<= 1'
+line 'rg-envgen check, 10 x 1,000 secrets (<= 0.10)' ours_check
 printf '\nMiB: peak resident memory of our process, without pg_dump and pg_restore.\n'
 if compgen -G "$place/times/failed_*" >/dev/null; then exit 1; fi

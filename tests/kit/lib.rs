@@ -50,7 +50,7 @@ pub use chance::{Chance, rounds};
 pub use damage::Damage;
 pub use demo::{Scale, load_demo, write_uploads};
 pub use deployment::{Deployment, Held};
-pub use env_readers::{Answer, EnvCase, ask_env_readers, env_cases, recorded_compose};
+pub use env_readers::{Answer, EnvCase, ask_env_readers, env_cases, judge, recorded_compose};
 pub use fake_program::{FakeProgram, fake_docker};
 pub use full_disk::FullDisk;
 pub use gate::{Gate, Moment};
