@@ -5,7 +5,7 @@ DESTDIR ?=
 CARGO   ?= cargo
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
 TOOLS   := rg-backup rg-restore rg-bucket rg-envgen
-S3_SUITES := s3_kit s3_store s3_faults s3_messages s3_tools bucket backup_bucket restore_bucket rebuild
+S3_SUITES := s3_kit s3_store s3_faults s3_messages s3_settings s3_tools bucket backup_bucket restore_bucket rebuild
 # Rust by rustup is found also where the login shell's profile was not read.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 

@@ -41,6 +41,7 @@ mod run;
 mod s3_bucket;
 mod s3_fault_proxy;
 mod s3_server;
+mod s3_servers;
 mod sandbox;
 mod site;
 
@@ -60,6 +61,7 @@ pub use run::{Output, Running, Tool, eventually};
 pub use s3_bucket::S3Bucket;
 pub use s3_fault_proxy::{Fault, Op, S3FaultProxy};
 pub use s3_server::{JuiceFs, S3Key, S3Server, SeaweedFs, s3_client, s3_network, s3_store};
+pub use s3_servers::{CANNOT, Need, can, every_server, servers_for_slow_tests};
 pub use sandbox::Sandbox;
 pub use site::{Site, TABLES, age_key, programs_for};
 

@@ -137,6 +137,7 @@ impl SeaweedFs {
                     "-master.telemetry.url=http://127.0.0.1:9/",
                 ])
                 .args([
+                    "-s3.domainName=localhost",
                     "-s3.allowDeleteBucketNotEmpty=false",
                     "-s3.autoCreateBucket=false",
                 ])
@@ -219,6 +220,7 @@ impl JuiceFs {
                 ])
                 .arg("--cache-dir")
                 .arg(dir.join("cache"))
+                .args(["--domain", "localhost"])
                 .arg(format!("--metrics=127.0.0.1:{}", base + 1))
                 .args([&meta, &format!("127.0.0.1:{base}")])
                 .env("MINIO_ROOT_USER", admin().access)

@@ -137,7 +137,8 @@ fn save(
     let (saving, _) = sealer.finish()?;
     let (objects, bytes) = saving.finish()?;
     tracing::info!(
-        "{objects} objects ({}) are kept in {}",
+        "kept {} ({}) in {}",
+        report::counted(objects, "objects"),
         report::bytes(bytes),
         safety.display()
     );
