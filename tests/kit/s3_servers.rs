@@ -3,6 +3,7 @@
 
 use std::sync::OnceLock;
 
+use crate::s3_further::{Moto, Rclone};
 use crate::s3_server::{JuiceFs, S3Server, SeaweedFs};
 
 /// What a test may need and not every server, or store, has.
@@ -53,6 +54,22 @@ pub const CANNOT: &[(&str, Need, &str)] = &[
         Need::StorageClass,
         "it takes any class and shows none",
     ),
+    (
+        "rclone",
+        Need::Uploads,
+        "its answer to an upload's begin is not what AWS's client reads",
+    ),
+    (
+        "rclone",
+        Need::ConditionalWrites,
+        "it ignores If-None-Match and If-Match",
+    ),
+    ("rclone", Need::ObjectLock, "it has none"),
+    (
+        "moto",
+        Need::ObjectLock,
+        "it keeps no lock that it is given with an object",
+    ),
 ];
 
 /// Whether a server, or the folder, has what a test needs.
@@ -73,6 +90,15 @@ pub fn servers_for_slow_tests() -> Vec<&'static S3Server> {
         true => every_server().to_vec(),
         false => vec![SeaweedFs::shared()],
     }
+}
+
+/// Those that keep the contract of stores: every server, and two more in `make test-s3`.
+pub fn servers_for_the_contract() -> Vec<&'static S3Server> {
+    let mut servers = every_server().to_vec();
+    if all_asked_for() {
+        servers.extend([Rclone::shared(), Moto::shared()]);
+    }
+    servers
 }
 
 /// Whether `RG_S3_SERVERS=all` is set, as `make test-s3` does.

@@ -337,7 +337,10 @@ fn a_list_that_is_not_all_of_it_is_an_error(server: &'static S3Server) {
     wire.proxy.on(Op::List, 1..=99, Fault::Change(forever));
     let said = listed().expect_err("a list that goes round in circles");
     assert!(
-        said.contains("a second time") || said.contains("not where"),
+        // MinIO's front end takes no token that it has not made.
+        said.contains("a second time")
+            || said.contains("not where")
+            || said.contains("continuation token"),
         "{said}"
     );
     wire.proxy.heal();

@@ -1,15 +1,11 @@
 //! The tools with stores in buckets: off-site copies, an outage, a bucket as the only store, and a
 //! restore straight out of it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use rg_common::catalog::Manifest;
-use rg_common::names::Stamp;
-use rg_common::store::{Key, Store};
 use rg_tests::{
     Chance, Fault, Op, Postgres, S3FaultProxy, S3Server, SeaweedFs, Signal, Site, eventually,
-    figures, on_every_server, rounds, site, wished,
+    figures, many_backups, on_every_server, rounds, site, wished,
 };
 
 on_every_server! {
@@ -263,36 +259,10 @@ fn half_a_gigabyte_goes_there_and_back_in_constant_memory(server: &'static S3Ser
     ));
 }
 
-/// Fills a store with backups, one a minute, like one that is there.
-fn many_backups(site: &Site, to: &dyn Store, count: u32) {
+/// The newest manifest in the local store, as it lies there.
+fn a_manifest(site: &Site) -> Vec<u8> {
     let (path, _) = site.manifests("store").pop().expect("a manifest");
-    let text = std::fs::read(&path).expect("a manifest");
-    let first: jiff::Timestamp = "2020-01-01T00:00:00Z".parse().expect("a time");
-    let next = AtomicU32::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= count {
-                        return;
-                    }
-                    let mut manifest = Manifest::parse(&text).expect("a manifest");
-                    let at = first + jiff::SignedDuration::from_mins(i64::from(number));
-                    manifest.id.stamp = Stamp::at(at);
-                    manifest.file = format!("app_{}.dump.zst", manifest.id.stamp);
-                    manifest.stored.bytes = 1;
-                    let put = |name: &str, body: &str| {
-                        let key = Key::new(format!("app/database/{name}")).expect("a key");
-                        to.put(&key, &mut body.as_bytes()).expect("it can be put");
-                    };
-                    put(&manifest.file, "x");
-                    let name = format!("app_{}.manifest.json", manifest.id.stamp);
-                    put(&name, &manifest.render().expect("a manifest"));
-                }
-            });
-        }
-    });
+    std::fs::read(&path).expect("a manifest")
 }
 
 /// What would show is work that grows with the square of their number: ten times as many would take
@@ -304,7 +274,7 @@ fn ten_thousand_backups_in_a_folder_are_listed_in_time_that_grows_with_their_num
     site.backup();
     let folder = rg_common::store::Folder::new("local", &site.path("store"));
     let list = |wanted: u32| {
-        many_backups(&site, &folder, wanted);
+        many_backups(&a_manifest(&site), &folder, wanted);
         let listed = site.rg_backup(&["list", "--json"]).ok();
         let count = listed.json()["backups"].as_array().expect("a list").len();
         assert_eq!(count, wanted as usize + 1);
@@ -326,7 +296,7 @@ fn many_backups_in_a_bucket_are_read_side_by_side(server: &'static S3Server) {
     let _inside = rg_tests::s3_network().enter();
     let config = server.store("offsite", &bucket, "vps-1", site.root());
     let there = rg_common::store::open(&config).expect("a store");
-    many_backups(&site, &*there, COUNT);
+    many_backups(&a_manifest(&site), &*there, COUNT);
     let proxy = S3FaultProxy::before(server);
     let offsite = store(&site, "offsite", &proxy.endpoint(), server, &bucket);
     site.configure_stores(&offsite, "");
