@@ -13,6 +13,8 @@ pub enum Need {
     ConditionalWrites,
     /// What is written can be locked for some days.
     ObjectLock,
+    /// What cannot be locked is refused, or shown as not locked.
+    HonestLock,
     /// Uploads in parts, and a list of those that are open.
     Uploads,
     /// A second key that may list and read only.
@@ -66,9 +68,14 @@ pub const CANNOT: &[(&str, Need, &str)] = &[
     ),
     ("rclone", Need::ObjectLock, "it has none"),
     (
+        "rclone",
+        Need::HonestLock,
+        "it gives back a lock's headers as it got them, and locks nothing",
+    ),
+    (
         "moto",
         Need::ObjectLock,
-        "it keeps no lock that it is given with an object",
+        "it does not keep the lock that comes with an object",
     ),
 ];
 

@@ -17,11 +17,12 @@ on_every_server! {
     a_byte_flipped_in_an_older_archive_is_found_before_anything_is_touched,
     a_drill_proves_a_backup_in_a_bucket_of_its_own_and_removes_it,
     beside_fills_another_bucket_and_leaves_the_live_one_alone,
-    a_killed_restore_is_taken_back_or_was_done,
     a_restore_that_a_service_refuses_is_taken_back,
     a_restore_that_is_told_to_stop_is_taken_back_at_once,
     an_encrypted_backup_in_a_bucket_needs_the_identity_and_comes_back,
-    retention_keeps_the_archives_that_the_last_backup_needs,
+    retention_keeps_the_archives_that_the_last_backup_needs;
+    slow:
+    a_killed_restore_is_taken_back_or_was_done,
     database_files_and_bucket_are_one_recovery_point,
 }
 

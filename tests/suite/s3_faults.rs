@@ -12,16 +12,17 @@ use rg_tests::{
 on_every_server! {
     a_fault_that_passes_at_any_part_costs_a_retry_and_nothing_else,
     a_fault_that_stays_at_any_part_is_named_and_the_upload_is_aborted,
-    a_service_that_is_busy_for_good_is_named_after_the_last_try,
     a_completion_whose_answer_is_lost_is_recognised,
-    a_completion_answered_200_with_an_error_inside_is_tried_again_or_named,
     an_object_whose_etag_is_wrong_is_read_back_before_it_is_believed,
     an_object_that_arrived_with_other_bytes_is_removed,
     a_read_that_is_cut_goes_on_at_its_byte,
     an_object_that_is_replaced_while_it_is_read_is_an_error,
     a_list_that_is_not_all_of_it_is_an_error,
+    an_abort_that_fails_at_first_is_repeated;
+    slow:
     a_side_that_falls_silent_is_given_up_in_time,
-    an_abort_that_fails_at_first_is_repeated,
+    a_completion_answered_200_with_an_error_inside_is_tried_again_or_named,
+    a_service_that_is_busy_for_good_is_named_after_the_last_try,
 }
 
 /// As the kit configures it.
