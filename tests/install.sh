@@ -134,6 +134,16 @@ need_pip() {
         fi
     done
 }
+python_place() { # folder package program
+    local place=$servers_dir/$1
+    [ ! -x "$place/bin/$3" ] || return 0
+    echo "install: $2"
+    python3 -m venv "$place" &&
+        "$place/bin/python" -m pip install --quiet --disable-pip-version-check "$2" || {
+        echo "install: cannot install $2: make test-s3 and make bench fail without it" >&2
+        return 1
+    }
+}
 install_s3_servers() {
     local each failed=0
     for each in "${servers[@]}"; do
@@ -149,14 +159,10 @@ install_s3_servers() {
             failed=1
         fi
     done
-    # A peer for `make bench`, with what it needs in a place of its own.
-    if [ "$for_what" = s3 ] && [ ! -x "$servers_dir/aws/bin/aws" ]; then
-        echo "install: awscli==1.46.3"
-        python3 -m venv "$servers_dir/aws" &&
-            "$servers_dir/aws/bin/python" -m pip install --quiet --disable-pip-version-check awscli==1.46.3 || {
-            echo "install: cannot install awscli: make bench cannot compare with it" >&2
-            failed=1
-        }
+    # A peer for `make bench` and a server, each with what it needs in a place of its own.
+    if [ "$for_what" = s3 ]; then
+        python_place aws awscli==1.46.3 aws || failed=1
+        python_place moto 'moto[server]==5.2.5' moto_server || failed=1
     fi
     return "$failed"
 }

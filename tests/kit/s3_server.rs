@@ -74,6 +74,15 @@ impl S3Key {
     }
 }
 
+/// What a server is known by.
+#[derive(Clone, Copy)]
+pub(crate) struct Answers {
+    /// The status for somebody without a key who asks for the list of buckets.
+    pub stranger: u16,
+    /// Whether it knows a second key, that may read only.
+    pub reader: bool,
+}
+
 /// A running S3 server.
 pub struct S3Server {
     name: &'static str,
@@ -116,8 +125,12 @@ impl SeaweedFs {
     }
 
     fn start_with(more: &[String]) -> S3Server {
-        let weed = program("weed");
-        S3Server::start("SeaweedFS", true, |dir| {
+        let weed = program("bin/weed");
+        let answers = Answers {
+            stranger: 403,
+            reader: true,
+        };
+        S3Server::start("SeaweedFS", answers, |dir| {
             let base = free_ports(6);
             let identity = |name: &str, key: &S3Key, actions: &[&str]| {
                 serde_json::json!({ "name": name, "actions": actions,
@@ -143,6 +156,7 @@ impl SeaweedFs {
                     "-master.telemetry.url=http://127.0.0.1:9/",
                 ])
                 .args([
+                    "-s3.domainName=localhost",
                     "-s3.allowDeleteBucketNotEmpty=false",
                     "-s3.autoCreateBucket=false",
                 ])
@@ -187,8 +201,12 @@ impl JuiceFs {
 
     /// One of one's own.
     pub fn start() -> S3Server {
-        let juicefs = program("juicefs");
-        S3Server::start("JuiceFS", false, |dir| {
+        let juicefs = program("bin/juicefs");
+        let answers = Answers {
+            stranger: 403,
+            reader: false,
+        };
+        S3Server::start("JuiceFS", answers, |dir| {
             let base = free_ports(2);
             let meta = format!("sqlite3://{}", dir.join("meta.db").display());
             let made = Command::new(&juicefs)
@@ -224,6 +242,7 @@ impl JuiceFs {
                 ])
                 .arg("--cache-dir")
                 .arg(dir.join("cache"))
+                .args(["--domain", "localhost"])
                 .arg(format!("--metrics=127.0.0.1:{}", base + 1))
                 .args([&meta, &format!("127.0.0.1:{base}")])
                 .env("MINIO_ROOT_USER", admin().access)
@@ -233,7 +252,8 @@ impl JuiceFs {
     }
 }
 
-fn admin() -> S3Key {
+/// The key that may do everything.
+pub(crate) fn admin() -> S3Key {
     S3Key::new("RGTESTADMINKEY", "admin-secret-of-the-suite-0123456789")
 }
 
@@ -243,9 +263,9 @@ fn reader() -> S3Key {
 
 impl S3Server {
     /// `command` gives the program and its S3 port; it is asked again when the port was taken.
-    fn start(
+    pub(crate) fn start(
         name: &'static str,
-        has_reader: bool,
+        answers: Answers,
         command: impl Fn(&Path) -> (Command, u16),
     ) -> S3Server {
         for _ in 0..PORT_TRIES {
@@ -260,13 +280,16 @@ impl S3Server {
                 port,
                 keeper,
                 admin: admin(),
-                reader: has_reader.then(reader),
+                reader: answers.reader.then(reader),
             };
-            if server.is_ready() {
+            if server.is_ready(answers.stranger) {
                 return server;
             }
             let log = server.log();
-            assert!(log.contains("address already in use"), "no {name}: {log}");
+            assert!(
+                log.to_lowercase().contains("address already in use"),
+                "no {name}: {log}"
+            );
         }
         panic!("no free port for {name} after {PORT_TRIES} tries");
     }
@@ -297,20 +320,24 @@ impl S3Server {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Ready is who answers an unsigned request for the list of buckets with a refusal, twice: a
+    /// Ready is who answers an unsigned request for the list of buckets as it always does, twice: a
     /// server that is still starting answers something else, or not at all.
-    fn is_ready(&self) -> bool {
-        let mut refusals = 0;
+    fn is_ready(&self, stranger: u16) -> bool {
+        let mut answers = 0;
         let mut ended = false;
         eventually(START_LIMIT, || {
             let pid = fs::read_to_string(self.dir.join("server.pid")).unwrap_or_default();
             let pid = pid.trim();
             ended = !pid.is_empty() && !Path::new("/proc").join(pid).join("exe").exists();
             let status = status_of(self.port);
-            refusals = if status == Some(403) { refusals + 1 } else { 0 };
-            ended || refusals >= 2
+            answers = if status == Some(stranger) {
+                answers + 1
+            } else {
+                0
+            };
+            ended || answers >= 2
         });
-        !ended && refusals >= 2
+        !ended && answers >= 2
     }
 }
 
@@ -435,7 +462,7 @@ impl S3Server {
 
 /// The program of JuiceFS's gateway, for tests that restart it with other keys.
 pub fn juicefs() -> PathBuf {
-    program("juicefs")
+    program("bin/juicefs")
 }
 
 /// A client of any endpoint, so that a test can put something in between.
@@ -532,7 +559,7 @@ fn keep(command: &Command, dir: &Path) -> Child {
 }
 
 /// The first of `count` ports in a row that are free, and free [`GRPC_STEP`] higher as well.
-fn free_ports(count: u16) -> u16 {
+pub(crate) fn free_ports(count: u16) -> u16 {
     for _ in 0..100 {
         let any = TcpListener::bind("127.0.0.1:0").expect("a free port on 127.0.0.1");
         let seed = any.local_addr().expect("its address").port();
@@ -547,15 +574,15 @@ fn free_ports(count: u16) -> u16 {
 }
 
 /// A server's program, from where `tests/install.sh` puts it.
-fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
         PathBuf::from,
     );
-    let path = target.join("s3-servers/bin").join(name);
+    let path = target.join("s3-servers").join(name);
     assert!(
         path.exists(),
-        "{} is missing: run tests/install.sh",
+        "{} is missing: run tests/install.sh, for further servers tests/install.sh s3",
         path.display()
     );
     path

@@ -14,6 +14,7 @@ pub mod files;
 pub mod keep;
 pub mod names;
 pub mod notify;
+pub mod nouns;
 pub mod postgres;
 pub mod program;
 pub mod progress;

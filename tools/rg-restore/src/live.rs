@@ -72,9 +72,12 @@ pub fn tables(
     notes.extend(replaced.notes);
     done.count = replaced.tables.iter().map(|table| table.rows_after).sum();
     done.kept = Some(format!(
-        "the schema {} ({} rows)",
+        "the schema {} ({})",
         replaced.schema,
-        report::count(replaced.tables.iter().map(|t| t.rows_before).sum())
+        report::counted(
+            replaced.tables.iter().map(|t| t.rows_before).sum::<u64>(),
+            "rows"
+        )
     ));
     Ok(done)
 }
@@ -113,8 +116,11 @@ pub fn in_place(
     let units = exchange::units(job.config, environment, manners)?;
     let before = save(job.context, job.config, choice.dataset, config, &safety)?;
     notes.push(format!(
-        "the safety dump holds {} rows",
-        report::count(before.tables.iter().map(|table| table.rows).sum())
+        "the safety dump holds {}",
+        report::counted(
+            before.tables.iter().map(|table| table.rows).sum::<u64>(),
+            "rows"
+        )
     ));
     let part = Part::InPlace {
         dataset: choice.dataset.name.clone(),

@@ -229,6 +229,16 @@ pub(super) fn check_name(name: &str) -> Result<()> {
         .hint("3 to 63 of lower-case letters, digits, `.` and `-`"))
 }
 
+/// A secret key, which must be looked up elsewhere: `rg.toml` is read by more people than may know it.
+pub(super) fn secret(text: &str) -> Result<Value> {
+    let value = Value::parse(text)?;
+    if value.has_names() {
+        return Ok(value);
+    }
+    Err(Failure::new("a secret key does not belong into rg.toml")
+        .hint("write secret_key = \"$NAME\" here, and NAME=… into the environment's env_file"))
+}
+
 /// A prefix of plain words, so that no key of ours is one that some service refuses.
 pub(super) fn check_prefix(prefix: &str) -> Result<()> {
     if prefix.is_empty() || prefix.split('/').all(crate::names::is_word) {

@@ -342,7 +342,11 @@ fn environment(config: &mut Config, name: String, raw: Env, base: &Path) -> Resu
             path_style: bucket.path_style,
             name: Value::parse(&bucket.name)?,
             access_key: parse(bucket.access_key.as_deref())?,
-            secret_key: parse(bucket.secret_key.as_deref())?,
+            secret_key: bucket
+                .secret_key
+                .as_deref()
+                .map(super::bucket::secret)
+                .transpose()?,
             admin_credentials: bucket
                 .admin_credentials
                 .map(|path| bucket::credentials_path(&path, base))
