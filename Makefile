@@ -5,7 +5,7 @@ DESTDIR ?=
 CARGO   ?= cargo
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
 TOOLS   := rg-backup rg-restore rg-bucket rg-envgen rg-healthcheck
-S3_SUITES := s3_kit s3_store s3_faults s3_messages s3_tools bucket backup_bucket restore_bucket rebuild
+S3_SUITES := s3_kit s3_store s3_faults s3_messages s3_settings s3_tools bucket backup_bucket restore_bucket rebuild
 # Rust by rustup is found also where the login shell's profile was not read.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
@@ -29,9 +29,9 @@ install: build ## the binaries and the systemd service into $(DESTDIR)$(PREFIX)
 	sed 's|@BINDIR@|$(PREFIX)/bin|' packaging/systemd/rg-backup@.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/rg-backup@.service
 test-endurance: deps ## the repeated experiments (kills, damage) eight times as often: hundreds of each
 	RG_TEST_ROUNDS=8 $(CARGO) test --workspace
-test-s3: ## stores in buckets, with 5 GiB there and back in constant memory (RG_S3_MIB)
-	@bash tests/install.sh
-	RG_S3_MIB=$${RG_S3_MIB:-5120} $(CARGO) test --package rg-tests $(addprefix --test ,$(S3_SUITES)) -- --nocapture
+test-s3: ## buckets: every test on every S3 server, 5 GiB there and back in constant memory (RG_S3_MIB)
+	@bash tests/install.sh s3
+	RG_S3_SERVERS=all RG_S3_MIB=$${RG_S3_MIB:-5120} $(CARGO) test --package rg-tests $(addprefix --test ,$(S3_SUITES)) -- --nocapture
 clean: ## what cargo built
 	$(CARGO) clean
 

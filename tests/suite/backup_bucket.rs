@@ -4,8 +4,17 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use rg_tests::{Output, S3Bucket, SeaweedFs, Site, site};
+use rg_tests::{Fault, Op, Output, S3Bucket, S3FaultProxy, S3Server, Site, on_every_server, site};
 use serde_json::Value;
+
+on_every_server! {
+    every_object_is_in_the_backup_and_tar_reads_it,
+    what_has_not_changed_is_not_read_again,
+    an_archive_that_a_newer_backup_needs_is_kept_copied_and_verified,
+    what_cannot_be_read_is_said_with_what_to_do_and_nothing_is_recorded,
+    what_was_small_when_it_was_listed_is_read_whole_however_it_has_grown,
+    a_small_object_that_is_cut_off_is_asked_for_again,
+}
 
 const STORES: &str = "[stores.local]\nurl = \"file://{root}/store\"\n\
                       [stores.offsite]\nurl = \"file://{root}/offsite\"\n";
@@ -18,8 +27,8 @@ fn site_with(bucket: &S3Bucket, stores: &str, more: &str) -> Site {
     site
 }
 
-fn filled() -> S3Bucket {
-    let bucket = S3Bucket::new(SeaweedFs::shared());
+fn filled(server: &S3Server) -> S3Bucket {
+    let bucket = S3Bucket::new(server);
     bucket.put_with("reports/2026/a b.txt", "hello", "text/plain", "first");
     bucket.put("reports/2026/ä&%+.bin", vec![7; 1000]);
     bucket.put("empty", "");
@@ -65,9 +74,8 @@ fn by_standard_tools(site: &Site, manifest: &Value) -> BTreeMap<String, Vec<u8>>
     names.into_iter().map(read).collect()
 }
 
-#[test]
-fn every_object_is_in_the_backup_and_tar_reads_it() {
-    let bucket = filled();
+fn every_object_is_in_the_backup_and_tar_reads_it(server: &'static S3Server) {
+    let bucket = filled(server);
     let site = site_with(&bucket, STORES, "");
     run(&site);
     let manifest = &manifests(&site, "store")[0];
@@ -84,9 +92,8 @@ fn every_object_is_in_the_backup_and_tar_reads_it() {
     said(site.rg_backup(&["list"]).ok(), "5 objects");
 }
 
-#[test]
-fn what_has_not_changed_is_not_read_again() {
-    let bucket = filled();
+fn what_has_not_changed_is_not_read_again(server: &'static S3Server) {
+    let bucket = filled(server);
     let site = site_with(&bucket, STORES, "");
     run(&site);
     bucket.put("new", "new");
@@ -115,9 +122,8 @@ fn what_has_not_changed_is_not_read_again() {
     assert_eq!(third["content"]["needs"], Value::Null);
 }
 
-#[test]
-fn an_archive_that_a_newer_backup_needs_is_kept_copied_and_verified() {
-    let bucket = filled();
+fn an_archive_that_a_newer_backup_needs_is_kept_copied_and_verified(server: &'static S3Server) {
+    let bucket = filled(server);
     let site = site_with(
         &bucket,
         "[stores.local]\nurl = \"file://{root}/store\"\n",
@@ -159,9 +165,8 @@ fn an_archive_that_a_newer_backup_needs_is_kept_copied_and_verified() {
     site.rg_backup(&["verify"]).ok();
 }
 
-#[test]
-fn what_cannot_be_read_is_said_with_what_to_do_and_nothing_is_recorded() {
-    let bucket = S3Bucket::missing(SeaweedFs::shared(), "not-there");
+fn what_cannot_be_read_is_said_with_what_to_do_and_nothing_is_recorded(server: &'static S3Server) {
+    let bucket = S3Bucket::missing(server, "not-there");
     let site = site_with(&bucket, STORES, "");
     let output = site.rg_backup(&["run", "app/buckets/artifacts"]).fails(2);
     let said = output.out();
@@ -173,4 +178,48 @@ fn what_cannot_be_read_is_said_with_what_to_do_and_nothing_is_recorded() {
     site.write("env", wrong);
     let output = site.rg_backup(&["run", "app/buckets/artifacts"]).fails(2);
     assert!(!output.out().contains(&bucket.key.secret), "{output:?}");
+}
+
+/// A site whose bucket is reached through a proxy.
+fn behind(proxy: &S3FaultProxy, bucket: &S3Bucket) -> Site {
+    let through = S3Bucket::at(&proxy.endpoint(), &bucket.key, &bucket.name);
+    site_with(&through, STORES, "")
+}
+
+fn what_was_small_when_it_was_listed_is_read_whole_however_it_has_grown(server: &'static S3Server) {
+    let bucket = filled(server);
+    let proxy = S3FaultProxy::before(server);
+    let site = behind(&proxy, &bucket);
+    // Between the list and the read it was replaced by one of five megabytes.
+    proxy.on(
+        Op::List,
+        1..=1,
+        Fault::Change(|list| list.replace("<Size>5242880</Size>", "<Size>12</Size>")),
+    );
+    run(&site);
+    let manifest = &manifests(&site, "store")[0];
+    assert_eq!(manifest["content"]["bytes"], 5 + 1000 + 3 + (5 << 20));
+    let files = by_standard_tools(&site, manifest);
+    assert_eq!(files.get("objects/large.bin"), Some(&vec![3; 5 << 20]));
+}
+
+fn a_small_object_that_is_cut_off_is_asked_for_again(server: &'static S3Server) {
+    let bucket = S3Bucket::new(server);
+    bucket.put("one", vec![1; 1000]);
+    let proxy = S3FaultProxy::before(server);
+    let site = behind(&proxy, &bucket);
+    proxy.on(Op::Get, 1..=2, Fault::CutAfter(10));
+    run(&site);
+    assert_eq!(proxy.count(Op::Get), 3);
+    proxy.heal();
+    std::fs::remove_dir_all(site.path("state/buckets")).expect("an index");
+    proxy.on(Op::Get, 1..=99, Fault::CutAfter(10));
+    let output = site.rg_backup(&["run", "app/buckets/artifacts"]).fails(2);
+    said(output, "cannot read object `one`");
+    assert!(
+        (4..=9).contains(&proxy.count(Op::Get)),
+        "{}",
+        proxy.count(Op::Get)
+    );
+    assert_eq!(manifests(&site, "store").len(), 1);
 }

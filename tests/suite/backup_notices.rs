@@ -64,7 +64,7 @@ fn a_failure_is_told_with_its_cause_and_what_to_do() {
     assert_eq!(hook["tool"], "rg-backup");
     assert_eq!(hook["host"], "test-host");
     assert_eq!(hook["event"], "failure");
-    assert_eq!(hook["summary"], "1 of 1 backups failed on test-host");
+    assert_eq!(hook["summary"], "1 of 1 backup failed on test-host");
     let details: Vec<&str> = hook["details"]
         .as_array()
         .expect("details")

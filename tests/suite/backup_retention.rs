@@ -239,7 +239,7 @@ fn no_backup_is_deleted_for_one_that_is_suddenly_empty() {
             "{output:?}"
         );
         assert!(
-            said.contains("there were 1 files in app/files/uploads@"),
+            said.contains("there was 1 file in app/files/uploads@"),
             "{output:?}"
         );
         assert!(said.contains("retention deletes nothing"), "{output:?}");

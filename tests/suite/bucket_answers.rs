@@ -54,7 +54,12 @@ fn a_list_that_does_not_go_on_is_an_error_and_not_a_shorter_list() {
     ] {
         let output = place.run("rg-bucket", args.iter().copied()).fails(2);
         assert!(
-            output.err().contains("cannot list the bucket `first`: the list does not go on: the server says that there is more and not where"),
+            output
+                .err()
+                .contains("cannot list the bucket `first`: an answer of ")
+                && output.err().contains(
+                    "cannot be believed: the list breaks off: more is promised, but not where"
+                ),
             "{output:?}"
         );
         assert_eq!(output.out(), "");

@@ -81,7 +81,7 @@ fn a_running_upload_is_left_alone_and_an_abandoned_one_is_dropped() {
         place
             .run("rg-bucket", ["clean", "--older-than", "0s", "--dry-run"])
             .ok()
-            .shows("1 abandoned uploads (5.0 MiB) would be dropped");
+            .shows("1 abandoned upload (5.0 MiB) would be dropped");
         place
             .run("rg-bucket", ["clean", "--older-than", "0s"])
             .fails(2);
@@ -89,7 +89,7 @@ fn a_running_upload_is_left_alone_and_an_abandoned_one_is_dropped() {
         place
             .run("rg-bucket", ["clean", "--older-than", "0s", "--yes"])
             .ok()
-            .shows("1 abandoned uploads (5.0 MiB) were dropped");
+            .shows("1 abandoned upload (5.0 MiB) were dropped");
         assert_eq!(behind.open_uploads(&bucket), 0, "{name}");
     }
 }
@@ -108,7 +108,7 @@ fn a_bucket_is_emptied_only_when_its_own_name_is_typed() {
         behind.put(&bucket, "a", b"22");
         behind.put(&bucket, "logs/b", b"333");
         let counted = if name == "SeaweedFS" {
-            "2 objects, 1 old versions and 0 delete markers (6 B)"
+            "2 objects, 1 old version and 0 delete markers (6 B)"
         } else {
             "2 objects, 0 old versions and 0 delete markers (5 B)"
         };

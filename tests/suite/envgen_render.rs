@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use rg_tests::{Output, Postgres, Sandbox, sandbox};
+use rg_tests::{Output, Postgres, Sandbox, judge, sandbox};
 
 const KINDS: [&str; 4] = ["compose", "systemd", "nginx", "caddy"];
 
@@ -147,6 +147,15 @@ fn compose_files_publish_on_loopback_and_want_every_variable() {
         let services = document["services"].as_object().expect("services");
         assert_eq!(services.len(), 2);
         for (name, service) in services {
+            let text = |key: &str| service[key].as_str().unwrap_or_default();
+            let (_, tag) = text("image").rsplit_once(':').expect("a tag");
+            assert!(
+                tag.contains(|c: char| c.is_ascii_digit()) && tag.contains(['-', '.']),
+                "{name}: the image {tag} can become another one by itself"
+            );
+            assert_eq!(text("restart"), "unless-stopped", "{name}");
+            assert!(service["healthcheck"]["test"].is_array(), "{name}");
+            assert!(text("mem_limit").ends_with('m'), "{name}");
             for port in service["ports"].as_array().expect("ports") {
                 let port = port.as_str().expect("a text");
                 assert!(
@@ -171,6 +180,21 @@ fn compose_files_publish_on_loopback_and_want_every_variable() {
         }
     }
     assert_eq!(names, ["rgrid-production", "rgrid-staging"]);
+}
+
+#[test]
+fn the_schema_of_compose_takes_the_files() {
+    let place = rendered();
+    let node = judge("python/bin/node");
+    let lint = judge("node_modules/dclint/bin/dclint.cjs");
+    for file in files(&place, ".yml") {
+        let check = |file: &str| place.program(&node, [lint.as_str(), "--quiet", file]).run();
+        check(&file).ok();
+        let broken = place.read(&file).replace("healthcheck:", "healthchecks:");
+        place.write("broken/compose.yml", broken);
+        let output = check("broken/compose.yml").fails(1);
+        assert!(output.out().contains("invalid-schema"), "{}", output.out());
+    }
 }
 
 #[test]

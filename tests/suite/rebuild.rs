@@ -4,7 +4,11 @@
 
 use std::fs;
 
-use rg_tests::{Postgres, S3Bucket, Sandbox, SeaweedFs, TABLES, age_key, sandbox};
+use rg_tests::{Postgres, S3Bucket, S3Server, Sandbox, TABLES, age_key, on_every_server, sandbox};
+
+on_every_server! {
+    an_empty_machine_is_rebuilt_by_one_command_from_the_off_site_store,
+}
 
 /// A cluster as a distribution makes it: nobody but its superuser, who comes in by the socket as
 /// the owner of the server's processes.
@@ -61,9 +65,7 @@ fn kit(machine: &Sandbox, offsite: &S3Bucket, app: &S3Bucket, port: u16, recipie
     ));
 }
 
-#[test]
-fn an_empty_machine_is_rebuilt_by_one_command_from_the_off_site_store() {
-    let server = SeaweedFs::shared();
+fn an_empty_machine_is_rebuilt_by_one_command_from_the_off_site_store(server: &'static S3Server) {
     let (offsite, app) = (S3Bucket::new(server), S3Bucket::new(server));
     let safe = sandbox!();
     let (recipient, identity) = age_key(&safe);

@@ -296,7 +296,7 @@ fn rows_that_change_behind_the_data_are_found_by_the_comparison() {
         .unwrap_err()
         .to_string();
     assert!(
-        failure.ends_with("nothing was changed: what was restored is not what was backed up: table lent.things has other values in its 2 rows; table shop.orders has 2999 rows instead of 3000"),
+        failure.ends_with("nothing was changed: what was restored is not what was backed up: table lent.things has other values in its 2 rows; table shop.orders has 2,999 rows instead of 3,000"),
         "{failure}"
     );
     live.is_as(&before);

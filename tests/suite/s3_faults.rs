@@ -6,8 +6,24 @@ use std::time::{Duration, Instant};
 
 use rg_common::store::{self, Key, Store};
 use rg_tests::{
-    Fault, Op, S3FaultProxy, S3Server, Sandbox, SeaweedFs, s3_network, s3_store, sandbox,
+    Fault, Op, S3FaultProxy, S3Server, Sandbox, on_every_server, s3_network, s3_store, sandbox,
 };
+
+on_every_server! {
+    a_fault_that_passes_at_any_part_costs_a_retry_and_nothing_else,
+    a_fault_that_stays_at_any_part_is_named_and_the_upload_is_aborted,
+    a_completion_whose_answer_is_lost_is_recognised,
+    an_object_whose_etag_is_wrong_is_read_back_before_it_is_believed,
+    an_object_that_arrived_with_other_bytes_is_removed,
+    a_read_that_is_cut_goes_on_at_its_byte,
+    an_object_that_is_replaced_while_it_is_read_is_an_error,
+    a_list_that_is_not_all_of_it_is_an_error,
+    an_abort_that_fails_at_first_is_repeated;
+    slow:
+    a_side_that_falls_silent_is_given_up_in_time,
+    a_completion_answered_200_with_an_error_inside_is_tried_again_or_named,
+    a_service_that_is_busy_for_good_is_named_after_the_last_try,
+}
 
 /// As the kit configures it.
 const PART_BYTES: usize = 5 << 20;
@@ -24,8 +40,7 @@ struct Wire {
 }
 
 impl Wire {
-    fn new(place: &Sandbox) -> Wire {
-        let server = SeaweedFs::shared();
+    fn new(place: &Sandbox, server: &'static S3Server) -> Wire {
         let bucket = server.bucket();
         let proxy = S3FaultProxy::before(server);
         let at = ("offsite", &*bucket, "rg");
@@ -72,10 +87,9 @@ fn pattern(length: usize) -> Vec<u8> {
     words.take(length).collect()
 }
 
-#[test]
-fn a_fault_that_passes_at_any_part_costs_a_retry_and_nothing_else() {
+fn a_fault_that_passes_at_any_part_costs_a_retry_and_nothing_else(server: &'static S3Server) {
     let place = sandbox!();
-    let wire = Wire::new(&place);
+    let wire = Wire::new(&place, server);
     let body = pattern(BYTES);
     let faults = [
         Fault::Answer(500, "InternalError"),
@@ -99,10 +113,9 @@ fn a_fault_that_passes_at_any_part_costs_a_retry_and_nothing_else() {
     assert!(wire.get("app/x").expect("it can be read") == body);
 }
 
-#[test]
-fn a_fault_that_stays_at_any_part_is_named_and_the_upload_is_aborted() {
+fn a_fault_that_stays_at_any_part_is_named_and_the_upload_is_aborted(server: &'static S3Server) {
     let place = sandbox!();
-    let wire = Wire::new(&place);
+    let wire = Wire::new(&place, server);
     let body = pattern(BYTES);
     for (part, fault, words) in [
         (
@@ -143,10 +156,9 @@ fn a_fault_that_stays_at_any_part_is_named_and_the_upload_is_aborted() {
     }
 }
 
-#[test]
-fn a_service_that_is_busy_for_good_is_named_after_the_last_try() {
+fn a_service_that_is_busy_for_good_is_named_after_the_last_try(server: &'static S3Server) {
     let place = sandbox!();
-    let wire = Wire::new(&place);
+    let wire = Wire::new(&place, server);
     wire.proxy
         .on(Op::Put, 1..=99, Fault::Answer(503, "SlowDown"));
     let said = wire.put("app/x", b"abc").expect_err("busy for good");
@@ -158,10 +170,9 @@ fn a_service_that_is_busy_for_good_is_named_after_the_last_try() {
     wire.holds(&[]);
 }
 
-#[test]
-fn a_completion_whose_answer_is_lost_is_recognised() {
+fn a_completion_whose_answer_is_lost_is_recognised(server: &'static S3Server) {
     let place = sandbox!();
-    let wire = Wire::new(&place);
+    let wire = Wire::new(&place, server);
     let body = pattern(BYTES);
     // The first attempt did it, the second is told that there is no such upload.
     wire.proxy.on(Op::Complete, 1..=1, Fault::ResetAfter);
@@ -169,10 +180,11 @@ fn a_completion_whose_answer_is_lost_is_recognised() {
     wire.holds(&["rg/app/x"]);
 }
 
-#[test]
-fn a_completion_answered_200_with_an_error_inside_is_tried_again_or_named() {
+fn a_completion_answered_200_with_an_error_inside_is_tried_again_or_named(
+    server: &'static S3Server,
+) {
     let place = sandbox!();
-    let wire = Wire::new(&place);
+    let wire = Wire::new(&place, server);
     let body = pattern(BYTES);
     wire.proxy
         .on(Op::Complete, 1..=1, Fault::Answer(200, "InternalError"));
@@ -190,10 +202,9 @@ fn a_completion_answered_200_with_an_error_inside_is_tried_again_or_named() {
     wire.holds(&["rg/app/x"]);
 }
 
-#[test]
-fn an_object_whose_etag_is_wrong_is_read_back_before_it_is_believed() {
+fn an_object_whose_etag_is_wrong_is_read_back_before_it_is_believed(server: &'static S3Server) {
     let place = sandbox!();
-    let wire = Wire::new(&place);
+    let wire = Wire::new(&place, server);
     let body = pattern(BYTES);
     wire.proxy.on(Op::Head, 1..=99, Fault::Change(other_etag));
     assert_eq!(wire.put("app/x", &body), Ok(BYTES as u64));
@@ -205,10 +216,9 @@ fn an_object_whose_etag_is_wrong_is_read_back_before_it_is_believed() {
     wire.holds(&["rg/app/x", "rg/app/y"]);
 }
 
-#[test]
-fn an_object_that_arrived_with_other_bytes_is_removed() {
+fn an_object_that_arrived_with_other_bytes_is_removed(server: &'static S3Server) {
     let place = sandbox!();
-    let wire = Wire::new(&place);
+    let wire = Wire::new(&place, server);
     wire.proxy.on(Op::Put, 1..=1, Fault::Change(other_etag));
     wire.proxy.on(
         Op::Get,
@@ -233,10 +243,9 @@ fn other_etag(answer: String) -> String {
     lines.collect::<Vec<_>>().join("\r\n")
 }
 
-#[test]
-fn a_read_that_is_cut_goes_on_at_its_byte() {
+fn a_read_that_is_cut_goes_on_at_its_byte(server: &'static S3Server) {
     let place = sandbox!();
-    let wire = Wire::new(&place);
+    let wire = Wire::new(&place, server);
     let body = pattern(BYTES);
     wire.put("app/x", &body).expect("put");
     for fault in [
@@ -261,10 +270,9 @@ fn a_read_that_is_cut_goes_on_at_its_byte() {
     assert!(said.contains("cannot be reached"), "{said}");
 }
 
-#[test]
-fn an_object_that_is_replaced_while_it_is_read_is_an_error() {
+fn an_object_that_is_replaced_while_it_is_read_is_an_error(server: &'static S3Server) {
     let place = sandbox!();
-    let wire = Wire::new(&place);
+    let wire = Wire::new(&place, server);
     // More than is asked for ahead of the reader.
     const LONG: usize = 40 << 20;
     wire.put("app/x", &pattern(LONG)).expect("put");
@@ -284,10 +292,9 @@ fn an_object_that_is_replaced_while_it_is_read_is_an_error() {
     );
 }
 
-#[test]
-fn a_list_that_is_not_all_of_it_is_an_error() {
+fn a_list_that_is_not_all_of_it_is_an_error(server: &'static S3Server) {
     let place = sandbox!();
-    let wire = Wire::new(&place);
+    let wire = Wire::new(&place, server);
     for name in ["app/a", "app/b", "app/c"] {
         wire.put(name, b"").expect("put");
     }
@@ -331,7 +338,10 @@ fn a_list_that_is_not_all_of_it_is_an_error() {
     wire.proxy.on(Op::List, 1..=99, Fault::Change(forever));
     let said = listed().expect_err("a list that goes round in circles");
     assert!(
-        said.contains("a second time") || said.contains("not where"),
+        // MinIO's front end takes no token that it has not made.
+        said.contains("a second time")
+            || said.contains("not where")
+            || said.contains("continuation token"),
         "{said}"
     );
     wire.proxy.heal();
@@ -343,10 +353,9 @@ fn a_list_that_is_not_all_of_it_is_an_error() {
     assert!(said.contains("cannot list s3://"), "{said}");
 }
 
-#[test]
-fn a_side_that_falls_silent_is_given_up_in_time() {
+fn a_side_that_falls_silent_is_given_up_in_time(server: &'static S3Server) {
     let place = sandbox!();
-    let wire = Wire::new(&place);
+    let wire = Wire::new(&place, server);
     let body = pattern(BYTES);
     wire.put("app/x", &body).expect("put");
     let began = Instant::now();
@@ -363,10 +372,9 @@ fn a_side_that_falls_silent_is_given_up_in_time() {
     );
 }
 
-#[test]
-fn an_abort_that_fails_at_first_is_repeated() {
+fn an_abort_that_fails_at_first_is_repeated(server: &'static S3Server) {
     let place = sandbox!();
-    let wire = Wire::new(&place);
+    let wire = Wire::new(&place, server);
     wire.proxy
         .on(Op::Part, 2..=99, Fault::Answer(403, "AccessDenied"));
     wire.proxy

@@ -1,31 +1,12 @@
-//! The contract that every store keeps, whatever lies behind it: a folder, SeaweedFS, the gateway of
-//! JuiceFS.
+//! The contract that every store keeps, whatever lies behind it: a folder, or a bucket of any of the
+//! kit's servers. What one of them cannot do stands in the kit's table.
 
 use std::io::{self, Read};
-use std::path::Path;
 use std::thread;
 
 use rg_common::config::{StoreConfig, StorePlace};
 use rg_common::store::{self, Key, Object, PutError, Store};
-use rg_tests::{JuiceFs, S3Server, Sandbox, SeaweedFs, s3_network, sandbox};
-
-/// What a server cannot do: with it a promise of the suite is left out for that server, in words.
-/// Nothing else is left out anywhere.
-const CANNOT: &[(&str, &str, &str)] = &[
-    // server, promise, why
-    ("JuiceFS", LEASES, "it ignores If-None-Match and If-Match"),
-    ("JuiceFS", OBJECT_LOCK, "it has no object lock (501)"),
-    (
-        "folder",
-        UPLOADS,
-        "it has no uploads: temporary files are swept under the lock",
-    ),
-    ("folder", LEASES, "the kernel's lock is for one machine"),
-    ("folder", OBJECT_LOCK, "a disk has no such thing"),
-];
-const UPLOADS: &str = "uploads";
-const LEASES: &str = "leases";
-const OBJECT_LOCK: &str = "object lock";
+use rg_tests::{CANNOT, Need, S3Server, Sandbox, s3_network, sandbox, servers_for_the_contract};
 
 /// As the kit configures it.
 const PART_BYTES: usize = 5 << 20;
@@ -42,15 +23,23 @@ impl Peer {
         store::open(&self.config).expect("the store can be opened")
     }
 
-    fn can(&self, promise: &str) -> bool {
-        !CANNOT
-            .iter()
-            .any(|(name, cannot, _)| *name == self.name && *cannot == promise)
+    fn can(&self, need: Need) -> bool {
+        rg_tests::can(self.name, need)
+    }
+
+    /// Those of these lengths that go there in one piece where it takes nothing in parts. (In a
+    /// folder everything does.)
+    fn lengths(&self, all: &[usize]) -> Vec<usize> {
+        let in_parts = self.server.is_none() || self.can(Need::Uploads);
+        let fits = |length: &usize| in_parts || *length < PART_BYTES;
+        all.iter().copied().filter(fits).collect()
     }
 
     /// Nothing was left begun on the server.
     fn assert_nothing_open(&self, what: &str) {
-        if let Some((server, bucket)) = &self.server {
+        if let Some((server, bucket)) = &self.server
+            && self.can(Need::Uploads)
+        {
             assert_eq!(
                 server.open_uploads(bucket),
                 [""; 0],
@@ -74,7 +63,7 @@ fn each(place: &Sandbox, promise: impl Fn(&Peer)) {
         config: folder,
         server: None,
     });
-    for server in [SeaweedFs::shared(), JuiceFs::shared()] {
+    for server in servers_for_the_contract() {
         let bucket = server.bucket();
         let config = server.store("offsite", &bucket, "vps-1/rg", place.root());
         promise(&Peer {
@@ -119,7 +108,7 @@ fn a_body_that_fails_leaves_nothing_whatever_its_length() {
     let place = sandbox!();
     each(&place, |peer| {
         let store = peer.store();
-        for length in [0, 100, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES + 5] {
+        for length in peer.lengths(&[0, 100, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES + 5]) {
             let body = pattern(length);
             let error = store
                 .put(
@@ -148,14 +137,15 @@ fn an_object_comes_back_as_it_was_put() {
     let place = sandbox!();
     each(&place, |peer| {
         let store = peer.store();
-        for length in [
+        let lengths = [
             0,
             1,
             PART_BYTES - 1,
             PART_BYTES,
             PART_BYTES + 1,
             2 * PART_BYTES + 77,
-        ] {
+        ];
+        for length in peer.lengths(&lengths) {
             let body = pattern(length);
             let put = store.put(&key("app/x"), &mut &body[..]);
             assert_eq!(put.expect("it can be put"), length as u64, "{}", peer.name);
@@ -308,7 +298,7 @@ fn of_two_on_one_machine_one_waits_and_then_names_the_other() {
 fn a_lease_of_another_machine_is_respected_until_it_ends_and_one_of_our_own_dead_run_is_not() {
     let place = sandbox!();
     each(&place, |peer| {
-        if !peer.can(LEASES) {
+        if !peer.can(Need::ConditionalWrites) {
             return;
         }
         let (server, bucket) = peer.server.as_ref().expect("a server");
@@ -358,8 +348,11 @@ fn what_is_locked_cannot_be_removed_and_a_server_without_locks_says_so() {
         let Some((server, _)) = &peer.server else {
             return;
         };
+        if !peer.can(Need::HonestLock) {
+            return;
+        }
         let client = server.client(&server.admin);
-        let bucket = if peer.can(OBJECT_LOCK) {
+        let bucket = if peer.can(Need::ObjectLock) {
             let name = format!("locked-{}", std::process::id());
             let call = client.sdk().create_bucket().bucket(&name);
             client
@@ -374,9 +367,9 @@ fn what_is_locked_cannot_be_removed_and_a_server_without_locks_says_so() {
             place.lock_days = Some(1);
         }
         let store = store::open(&config).expect("a store");
-        for length in [10, PART_BYTES + 1] {
+        for length in peer.lengths(&[10, PART_BYTES + 1]) {
             let put = store.put(&key("a/x"), &mut &pattern(length)[..]);
-            if !peer.can(OBJECT_LOCK) {
+            if !peer.can(Need::ObjectLock) {
                 let failure = put.expect_err("no lock").into_failure("");
                 let said = failure.to_string();
                 assert!(
@@ -411,14 +404,10 @@ fn what_is_locked_cannot_be_removed_and_a_server_without_locks_says_so() {
 }
 
 #[test]
-fn the_table_of_refusals_names_only_what_the_suite_knows() {
-    for (name, promise, why) in CANNOT {
-        assert!(["folder", "SeaweedFS", "JuiceFS"].contains(name), "{name}");
-        assert!(
-            [UPLOADS, LEASES, OBJECT_LOCK].contains(promise),
-            "{promise}"
-        );
-        assert!(!why.is_empty());
+fn the_table_of_what_cannot_be_done_names_only_what_the_suite_knows() {
+    let known = ["folder", "SeaweedFS", "JuiceFS", "rclone", "moto"];
+    for (name, need, why) in CANNOT {
+        assert!(known.contains(name), "{name}: {need:?}");
+        assert!(!why.is_empty(), "{name}: {need:?}");
     }
-    assert!(Path::new("/").is_dir());
 }

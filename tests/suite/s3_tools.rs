@@ -1,16 +1,29 @@
 //! The tools with stores in buckets: off-site copies, an outage, a bucket as the only store, and a
 //! restore straight out of it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use rg_common::catalog::Manifest;
-use rg_common::names::Stamp;
-use rg_common::store::{Key, Store};
 use rg_tests::{
-    Chance, Fault, JuiceFs, Op, Postgres, S3FaultProxy, S3Server, SeaweedFs, Signal, Site,
-    eventually, figures, rounds, site, wished,
+    Chance, Fault, Op, Postgres, S3FaultProxy, S3Server, SeaweedFs, Signal, Site, eventually,
+    figures, many_backups, on_every_server, rounds, site, wished,
 };
+
+on_every_server! {
+    a_backup_is_copied_off_site_and_can_be_verified_and_restored_from_there_alone,
+    a_bucket_as_the_only_store_takes_a_backup_and_prunes_it,
+    an_off_site_store_that_is_down_is_a_warning_and_sync_catches_up,
+    a_dump_that_dies_leaves_nothing_in_the_bucket,
+    a_signal_while_parts_travel_aborts_the_upload_and_sync_catches_up;
+    slow:
+    a_connection_that_breaks_for_good_at_any_request_leaves_no_half_backup,
+    half_a_gigabyte_goes_there_and_back_in_constant_memory,
+    many_backups_in_a_bucket_are_read_side_by_side,
+}
+
+/// A database's name that tests of other servers do not take.
+fn named(word: &str, server: &S3Server) -> String {
+    format!("{word}_{}", server.name().to_lowercase())
+}
 
 /// A store of `rg.toml` in a bucket, and its credentials beside it.
 fn store(site: &Site, name: &str, endpoint: &str, server: &S3Server, bucket: &str) -> String {
@@ -42,44 +55,41 @@ fn content(server: &S3Server, bucket: &str) -> Vec<String> {
     keys.filter(|key| !key.ends_with(".proof.json")).collect()
 }
 
-#[test]
-fn a_backup_is_copied_off_site_and_can_be_verified_and_restored_from_there_alone() {
-    for server in [SeaweedFs::shared(), JuiceFs::shared()] {
-        let site = site!(&format!("s3_copy_{}", server.name().to_lowercase()));
-        uploads(&site);
-        let bucket = server.bucket();
-        let offsite = store(&site, "offsite", &server.endpoint(), server, &bucket);
-        site.configure_stores(&format!("{LOCAL}{offsite}"), UPLOADS);
-        site.rg_backup(&["run", "app"]).ok();
-        assert_eq!(content(server, &bucket), as_in_bucket(&site));
-        assert_eq!(server.open_uploads(&bucket), [""; 0]);
-        site.rg_backup(&["verify", "--all", "--store", "offsite"])
-            .ok();
-        // The machine's own store is gone, and so is the directory.
-        std::fs::remove_dir_all(site.path("store")).expect("the local store lost");
-        std::fs::remove_dir_all(site.path("uploads")).expect("the uploads lost");
-        site.configure_stores(&offsite, UPLOADS);
-        site.rg_backup(&["list"]).ok();
-        site.run("rg-restore", ["run", "app/files/uploads", "--yes"])
-            .ok();
-        assert_eq!(site.read("uploads/deep/b.txt"), "b");
-        site.run("rg-restore", ["drill", "app/database"]).ok();
-        let id = site
-            .list()
-            .into_iter()
-            .find(|id| id.starts_with("app/database@"));
-        let id = id.expect("the database's backup");
-        std::fs::create_dir(site.path("fetched")).expect("a directory");
-        site.run("rg-restore", ["fetch", &id, "-o", "fetched"]).ok();
-        assert_eq!(site.files("fetched").len(), 1);
-        site.all_whole();
-    }
+fn a_backup_is_copied_off_site_and_can_be_verified_and_restored_from_there_alone(
+    server: &'static S3Server,
+) {
+    let site = site!(&named("s3_copy", server));
+    uploads(&site);
+    let bucket = server.bucket();
+    let offsite = store(&site, "offsite", &server.endpoint(), server, &bucket);
+    site.configure_stores(&format!("{LOCAL}{offsite}"), UPLOADS);
+    site.rg_backup(&["run", "app"]).ok();
+    assert_eq!(content(server, &bucket), as_in_bucket(&site));
+    assert_eq!(server.open_uploads(&bucket), [""; 0]);
+    site.rg_backup(&["verify", "--all", "--store", "offsite"])
+        .ok();
+    // The machine's own store is gone, and so is the directory.
+    std::fs::remove_dir_all(site.path("store")).expect("the local store lost");
+    std::fs::remove_dir_all(site.path("uploads")).expect("the uploads lost");
+    site.configure_stores(&offsite, UPLOADS);
+    site.rg_backup(&["list"]).ok();
+    site.run("rg-restore", ["run", "app/files/uploads", "--yes"])
+        .ok();
+    assert_eq!(site.read("uploads/deep/b.txt"), "b");
+    site.run("rg-restore", ["drill", "app/database"]).ok();
+    let id = site
+        .list()
+        .into_iter()
+        .find(|id| id.starts_with("app/database@"));
+    let id = id.expect("the database's backup");
+    std::fs::create_dir(site.path("fetched")).expect("a directory");
+    site.run("rg-restore", ["fetch", &id, "-o", "fetched"]).ok();
+    assert_eq!(site.files("fetched").len(), 1);
+    site.all_whole();
 }
 
-#[test]
-fn a_bucket_as_the_only_store_takes_a_backup_and_prunes_it() {
-    let site = site!("s3_only");
-    let server = SeaweedFs::shared();
+fn a_bucket_as_the_only_store_takes_a_backup_and_prunes_it(server: &'static S3Server) {
+    let site = site!(&named("s3_only", server));
     let bucket = server.bucket();
     let only = store(&site, "offsite", &server.endpoint(), server, &bucket);
     site.configure_stores(&only, "keep = { last = 2 }\n");
@@ -97,10 +107,8 @@ fn a_bucket_as_the_only_store_takes_a_backup_and_prunes_it() {
     assert_eq!(cluster.digest(site.database()), before);
 }
 
-#[test]
-fn an_off_site_store_that_is_down_is_a_warning_and_sync_catches_up() {
-    let site = site!("s3_down");
-    let server = SeaweedFs::shared();
+fn an_off_site_store_that_is_down_is_a_warning_and_sync_catches_up(server: &'static S3Server) {
+    let site = site!(&named("s3_down", server));
     let bucket = server.bucket();
     let proxy = S3FaultProxy::before(server);
     let offsite = store(&site, "offsite", &proxy.endpoint(), server, &bucket);
@@ -144,10 +152,8 @@ fn a_first_store_that_is_down_is_a_failure() {
     assert_eq!(site.files("store"), [""; 0]);
 }
 
-#[test]
-fn a_dump_that_dies_leaves_nothing_in_the_bucket() {
-    let site = site!("s3_dies");
-    let server = SeaweedFs::shared();
+fn a_dump_that_dies_leaves_nothing_in_the_bucket(server: &'static S3Server) {
+    let site = site!(&named("s3_dies", server));
     let bucket = server.bucket();
     let only = store(&site, "offsite", &server.endpoint(), server, &bucket);
     site.configure_stores(&only, "");
@@ -160,10 +166,10 @@ fn a_dump_that_dies_leaves_nothing_in_the_bucket() {
 
 /// Whatever breaks at whatever request: no manifest without its object, nothing left begun, and the
 /// next run does well.
-#[test]
-fn a_connection_that_breaks_for_good_at_any_request_leaves_no_half_backup() {
-    let site = site!("s3_any_request");
-    let server = SeaweedFs::shared();
+fn a_connection_that_breaks_for_good_at_any_request_leaves_no_half_backup(
+    server: &'static S3Server,
+) {
+    let site = site!(&named("s3_any_request", server));
     let bucket = server.bucket();
     let proxy = S3FaultProxy::before(server);
     let through = store(&site, "offsite", &proxy.endpoint(), server, &bucket);
@@ -188,10 +194,8 @@ fn a_connection_that_breaks_for_good_at_any_request_leaves_no_half_backup() {
     assert_eq!(marks.count(), 0, "{left:?}");
 }
 
-#[test]
-fn a_signal_while_parts_travel_aborts_the_upload_and_sync_catches_up() {
-    let site = site!("s3_signal");
-    let server = SeaweedFs::shared();
+fn a_signal_while_parts_travel_aborts_the_upload_and_sync_catches_up(server: &'static S3Server) {
+    let site = site!(&named("s3_signal", server));
     let bucket = server.bucket();
     let offsite = store(&site, "offsite", &server.endpoint(), server, &bucket);
     site.configure_stores(&format!("{LOCAL}{offsite}"), UPLOADS);
@@ -214,13 +218,11 @@ fn a_signal_while_parts_travel_aborts_the_upload_and_sync_catches_up() {
     assert_eq!(content(server, &bucket), as_in_bucket(&site));
 }
 
-#[test]
-fn half_a_gigabyte_goes_there_and_back_in_constant_memory() {
+fn half_a_gigabyte_goes_there_and_back_in_constant_memory(server: &'static S3Server) {
     // `make test-s3` sets 5 GiB.
     let mib: u64 = wished("RG_S3_MIB", 512);
     const RESIDENT_KIB_MAX: u64 = 128 << 10;
-    let site = site!("s3_memory");
-    let server = SeaweedFs::shared();
+    let site = site!(&named("s3_memory", server));
     let bucket = server.bucket();
     let only = store(&site, "offsite", &server.endpoint(), server, &bucket);
     site.configure_stores(&only, UPLOADS);
@@ -257,36 +259,10 @@ fn half_a_gigabyte_goes_there_and_back_in_constant_memory() {
     ));
 }
 
-/// Fills a store with backups, one a minute, like one that is there.
-fn many_backups(site: &Site, to: &dyn Store, count: u32) {
+/// The newest manifest in the local store, as it lies there.
+fn a_manifest(site: &Site) -> Vec<u8> {
     let (path, _) = site.manifests("store").pop().expect("a manifest");
-    let text = std::fs::read(&path).expect("a manifest");
-    let first: jiff::Timestamp = "2020-01-01T00:00:00Z".parse().expect("a time");
-    let next = AtomicU32::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= count {
-                        return;
-                    }
-                    let mut manifest = Manifest::parse(&text).expect("a manifest");
-                    let at = first + jiff::SignedDuration::from_mins(i64::from(number));
-                    manifest.id.stamp = Stamp::at(at);
-                    manifest.file = format!("app_{}.dump.zst", manifest.id.stamp);
-                    manifest.stored.bytes = 1;
-                    let put = |name: &str, body: &str| {
-                        let key = Key::new(format!("app/database/{name}")).expect("a key");
-                        to.put(&key, &mut body.as_bytes()).expect("it can be put");
-                    };
-                    put(&manifest.file, "x");
-                    let name = format!("app_{}.manifest.json", manifest.id.stamp);
-                    put(&name, &manifest.render().expect("a manifest"));
-                }
-            });
-        }
-    });
+    std::fs::read(&path).expect("a manifest")
 }
 
 /// What would show is work that grows with the square of their number: ten times as many would take
@@ -298,7 +274,7 @@ fn ten_thousand_backups_in_a_folder_are_listed_in_time_that_grows_with_their_num
     site.backup();
     let folder = rg_common::store::Folder::new("local", &site.path("store"));
     let list = |wanted: u32| {
-        many_backups(&site, &folder, wanted);
+        many_backups(&a_manifest(&site), &folder, wanted);
         let listed = site.rg_backup(&["list", "--json"]).ok();
         let count = listed.json()["backups"].as_array().expect("a list").len();
         assert_eq!(count, wanted as usize + 1);
@@ -312,17 +288,15 @@ fn ten_thousand_backups_in_a_folder_are_listed_in_time_that_grows_with_their_num
     assert!(many < few * 40, "{few:?} and {many:?}");
 }
 
-#[test]
-fn many_backups_in_a_bucket_are_read_side_by_side() {
+fn many_backups_in_a_bucket_are_read_side_by_side(server: &'static S3Server) {
     const COUNT: u32 = 1_500;
-    let site = site!("s3_many_bucket");
-    let server = SeaweedFs::shared();
+    let site = site!(&named("s3_many_bucket", server));
     let bucket = server.bucket();
     site.backup();
     let _inside = rg_tests::s3_network().enter();
     let config = server.store("offsite", &bucket, "vps-1", site.root());
     let there = rg_common::store::open(&config).expect("a store");
-    many_backups(&site, &*there, COUNT);
+    many_backups(&a_manifest(&site), &*there, COUNT);
     let proxy = S3FaultProxy::before(server);
     let offsite = store(&site, "offsite", &proxy.endpoint(), server, &bucket);
     site.configure_stores(&offsite, "");

@@ -1,7 +1,8 @@
 //! What the rg tools share. From the outside in: speak (`cli`, `report`, `notify`) → know (`check`, `probe`,
-//! (`config`, `names`, `catalog`, `schedule`, `keep`, `dataset`) → move bytes (`seal`, `store`,
+//! `config`, `names`, `catalog`, `schedule`, `keep`, `dataset`, `app`) → move bytes (`seal`, `store`, `whole`,
 //! `s3`, `dump`, `files`, `postgres`, `program`) → `failure`, `secret`, `stop`.
 
+pub mod app;
 pub mod catalog;
 pub mod check;
 pub mod cli;
@@ -14,6 +15,7 @@ pub mod files;
 pub mod keep;
 pub mod names;
 pub mod notify;
+pub mod nouns;
 pub mod postgres;
 pub mod probe;
 pub mod program;

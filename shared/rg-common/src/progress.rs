@@ -39,6 +39,15 @@ impl<R> Progress<R> {
     }
 }
 
+impl<R> Progress<R> {
+    /// Lets the inner reader bring some bytes in its own way; `bring` says how many came.
+    pub fn bring(&mut self, bring: impl FnOnce(&mut R) -> io::Result<usize>) -> io::Result<()> {
+        let n = bring(&mut self.inner)?;
+        self.bar.inc(n as u64);
+        Ok(())
+    }
+}
+
 impl<R: Read> Read for Progress<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;

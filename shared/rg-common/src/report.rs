@@ -7,6 +7,8 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
+pub use crate::nouns::{count, counted};
+
 /// How a command ended, apart from not being able to do it (a `Failure`, exit code 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -221,19 +223,6 @@ pub fn span(seconds: u64) -> String {
         (0, 0, 1..) => two(m, "min", s, "s"),
         _ => format!("{s} s"),
     }
-}
-
-/// A count with thin groups: `1,234,567`.
-pub fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(c);
-    }
-    text
 }
 
 #[cfg(test)]

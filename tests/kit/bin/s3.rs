@@ -2,8 +2,9 @@
 //! N objects, prints how to reach them as shell assignments, and holds it until its standard input
 //! ends. `kit-s3 digest`: every key of the app's bucket with the SHA-256 of its content. `kit-s3
 //! lose`: deletes every object of it. `kit-s3 put FILE` and `kit-s3 get FILE`: a file into a store in
-//! `acme-backups` and back, by the store that backups use. All take `S3_ENDPOINT S3_BUCKET
-//! S3_KEY S3_SECRET` from the environment, the last two also `S3_PLACE`, a folder of their own.
+//! `acme-backups` and back, by the store that backups use. `kit-s3 many N MANIFEST`: N backups into
+//! that store, each with a manifest like this one. All take `S3_ENDPOINT S3_BUCKET S3_KEY S3_SECRET`
+//! from the environment, the last three also `S3_PLACE`, a folder of their own.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a program for the shell scripts of the demo
 #![allow(clippy::disallowed_methods)]
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 
 use rg_common::config::StorePlace;
 use rg_common::store::{Key, Store};
-use rg_tests::{S3Bucket, S3Key, SeaweedFs, s3_network, s3_store};
+use rg_tests::{S3Bucket, S3Key, SeaweedFs, many_backups, s3_network, s3_store};
 
 /// The app's bucket.
 const APP: &str = "rgrid-production";
@@ -42,12 +43,19 @@ fn main() -> ExitCode {
             }
         }
         ["put", file] => {
-            let (store, key) = store();
+            let (store, key) = (store("bench"), one());
             let mut file = File::open(file).expect("the file");
             store.put(&key, &mut file).expect("it is put");
         }
+        ["many", count, manifest] => {
+            let Ok(count) = count.parse() else {
+                return usage();
+            };
+            let manifest = std::fs::read(manifest).expect("the manifest");
+            many_backups(&manifest, &*store("many"), count);
+        }
         ["get", file] => {
-            let (store, key) = store();
+            let (store, key) = (store("bench"), one());
             let mut object = store.get(&key).expect("it is there");
             let mut file = File::create(file).expect("a file");
             std::io::copy(&mut object, &mut file).expect("it is read");
@@ -57,22 +65,26 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The store of the bench, as `rg.toml` would configure it, and its one object.
-fn store() -> (Box<dyn Store>, Key) {
+/// The one object of the bench.
+fn one() -> Key {
+    Key::new("one").expect("a key")
+}
+
+/// A store of the bench, as `rg.toml` would configure it.
+fn store(prefix: &str) -> Box<dyn Store> {
     let app = app();
     let place = PathBuf::from(std::env::var("S3_PLACE").expect("S3_PLACE"));
     let mut config = s3_store(
         &app.endpoint,
         &app.key,
-        ("bench", "acme-backups", "bench"),
+        ("bench", "acme-backups", prefix),
         &place,
     );
     if let StorePlace::Bucket(bucket) = &mut config.place {
         bucket.part_mib = 10;
     }
     let _inside = s3_network().enter();
-    let store = rg_common::store::open(&config).expect("a store");
-    (store, Key::new("one").expect("a key"))
+    rg_common::store::open(&config).expect("a store")
 }
 
 fn serve(count: usize) {
@@ -103,6 +115,6 @@ fn app() -> S3Bucket {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: kit-s3 serve N | digest | lose | put FILE | get FILE");
+    eprintln!("usage: kit-s3 serve N | digest | lose | put FILE | get FILE | many N MANIFEST");
     ExitCode::from(2)
 }

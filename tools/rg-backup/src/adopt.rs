@@ -164,8 +164,8 @@ fn one(
             (
                 "adopted",
                 format!(
-                    "{} {what}, read to the end",
-                    rg_common::report::count(count)
+                    "{}, read to the end",
+                    rg_common::report::counted(count, what)
                 ),
             )
         }

@@ -165,7 +165,7 @@ impl Report for Catalog {
 
 fn cells(row: &Row) -> Vec<(Tone, String)> {
     let content = row.count.map_or("?".to_owned(), |n| {
-        format!("{} {}", report::count(n), row.count_of.unwrap_or_default())
+        report::counted(n, row.count_of.unwrap_or_default())
     });
     let proof_tone = match row.proof {
         "damaged" => Tone::Bad,

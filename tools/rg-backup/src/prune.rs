@@ -214,7 +214,10 @@ impl Report for Pruned {
         } else {
             "deleted"
         };
-        page.line(format!("{count} of {} backups {verb}", self.plan.len()));
+        page.line(format!(
+            "{count} of {} {verb}",
+            report::counted(self.plan.len(), "backups")
+        ));
     }
 
     fn outcome(&self) -> Outcome {

@@ -25,6 +25,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use rg_common::keep::Keep;
+use rg_common::nouns::counted;
 use rg_common::{Failure, Result};
 
 pub use rg_common::catalog::CLOCK_SLACK;
@@ -183,12 +184,12 @@ impl Judge<'_> {
     /// How old it is counted to be; says from where if that is not today.
     fn age(&self, stamp: Timestamp, counted_from: Timestamp) -> String {
         let days = whole_days(stamp, counted_from).max(0);
-        let plural = if days == 1 { "day" } else { "days" };
+        let old = counted(days, "days");
         if whole_days(counted_from, self.now) >= 1 {
             let from = id(self.dataset, counted_from);
-            format!("{days} {plural} older than {from}")
+            format!("{old} older than {from}")
         } else {
-            format!("{days} {plural} old")
+            format!("{old} old")
         }
     }
 }

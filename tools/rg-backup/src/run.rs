@@ -161,11 +161,10 @@ fn back_up(
     done.notes.extend(manifest.notes.iter().cloned());
     done.stores.push(first.name().to_owned());
     tracing::info!(
-        "recorded {id}, {} in {}, {} {}",
+        "recorded {id}, {} in {}, {}",
         report::bytes(done.stored_bytes),
         report::span(done.seconds),
-        report::count(done.count),
-        done.count_of
+        report::counted(done.count, done.count_of)
     );
     distribute(
         context, config, dataset, &*first, &manifest, retention, done,
@@ -259,10 +258,11 @@ fn emptied(before: &Listing, now: &Manifest) -> Option<String> {
         return None;
     }
     let (old, id) = before.copies.values().rev().find_map(full)?;
+    let were = if old == 1 { "was" } else { "were" };
     Some(format!(
-        "there were {} {what} in {id}, now there are none: retention deletes nothing; \
+        "there {were} {} in {id}, now there are none: retention deletes nothing; \
          `rg-backup prune` does when this is as it should be",
-        report::count(old)
+        report::counted(old, what)
     ))
 }
 

@@ -113,14 +113,11 @@ fn sweep(
         return Ok(());
     }
     let (count, bytes) = (
-        report::count(cleaned.upload_count),
+        report::counted(cleaned.upload_count, "abandoned uploads"),
         report::bytes(cleaned.upload_bytes),
     );
     context.confirm(
-        &format!(
-            "drop {count} abandoned uploads ({bytes}) in {}?",
-            target.shown()
-        ),
+        &format!("drop {count} ({bytes}) in {}?", target.shown()),
         args.yes,
     )?;
     let calls = chosen.iter().map(|upload| {
@@ -299,10 +296,10 @@ impl Counted {
 
     fn said(self) -> String {
         format!(
-            "{} objects, {} old versions and {} delete markers ({})",
-            report::count(self.objects),
-            report::count(self.old_versions),
-            report::count(self.delete_markers),
+            "{}, {} and {} ({})",
+            report::counted(self.objects, "objects"),
+            report::counted(self.old_versions, "old versions"),
+            report::counted(self.delete_markers, "delete markers"),
             report::bytes(self.bytes)
         )
     }
@@ -352,8 +349,8 @@ impl Report for Cleaned {
                 format!("; {} younger ones were left alone", self.left_alone)
             };
             page.line(format!(
-                "{} abandoned uploads ({}) {would} dropped in `{}`{young}",
-                report::count(self.upload_count),
+                "{} ({}) {would} dropped in `{}`{young}",
+                report::counted(self.upload_count, "abandoned uploads"),
                 report::bytes(self.upload_bytes),
                 self.bucket
             ));

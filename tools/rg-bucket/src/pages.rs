@@ -1,18 +1,15 @@
 //! What lies in a bucket, a page at a time: objects, versions, uploads.
 //!
 //! A page holds at most [`PAGE`] entries, and one page is in memory. A list that does not go on
-//! (the same place twice, more promised and no place named) is an error, not a shorter list. The
-//! order is the server's: not all of them list by the keys' bytes.
+//! (the same place twice, more promised and no place named) is an error, not a shorter list. Objects
+//! are listed as all tools do it, by [`ObjectPages`].
 
 use aws_sdk_s3::primitives::DateTime;
 use jiff::Timestamp;
-use rg_common::s3::{Kind, S3Error};
-use rg_common::{Failure, Result, stop};
+use rg_common::Result;
+use rg_common::s3::{Kind, Listed, ObjectPages, PAGE, S3Error};
 
 use crate::target::Target;
-
-/// Entries a page; the most that S3 gives.
-pub const PAGE: i32 = 1000;
 
 /// One object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,10 +51,7 @@ pub struct Upload {
 /// The pages of a list of objects.
 pub struct Objects<'a> {
     target: &'a Target,
-    prefix: String,
-    after: Option<String>,
-    token: Option<String>,
-    ended: bool,
+    pages: ObjectPages<'a>,
 }
 
 impl<'a> Objects<'a> {
@@ -65,66 +59,35 @@ impl<'a> Objects<'a> {
     pub fn new(target: &'a Target, prefix: &str) -> Objects<'a> {
         Objects {
             target,
-            prefix: prefix.to_owned(),
-            after: None,
-            token: None,
-            ended: false,
+            pages: ObjectPages::new(&target.client, &target.bucket, prefix),
         }
     }
 
     /// Behind this key.
     #[must_use]
     pub fn after(mut self, key: Option<String>) -> Self {
-        self.after = key;
+        self.pages = self.pages.after(key);
         self
     }
 
     /// The next page; none when the list has ended.
     pub fn next_page(&mut self) -> Result<Option<Vec<Object>>> {
-        if self.ended {
-            return Ok(None);
+        let page = self.pages.next_page().map_err(|error| {
+            let what = format!("cannot list the bucket `{}`", self.target.bucket);
+            self.target.client.failure(what, error)
+        })?;
+        Ok(page.map(|page| page.into_iter().map(Object::from).collect()))
+    }
+}
+
+impl From<Listed> for Object {
+    fn from(listed: Listed) -> Object {
+        Object {
+            key: listed.key,
+            size: listed.size,
+            etag: listed.etag.unwrap_or_default(),
+            modified: listed.modified,
         }
-        stop::check()?;
-        let what = || format!("cannot list the bucket `{}`", self.target.bucket);
-        let call = self
-            .target
-            .client
-            .sdk()
-            .list_objects_v2()
-            .bucket(&self.target.bucket)
-            .max_keys(PAGE);
-        let call = call
-            .prefix(&self.prefix)
-            .set_continuation_token(self.token.clone());
-        let call = call.set_start_after(self.after.clone().filter(|_| self.token.is_none()));
-        let page = self
-            .target
-            .client
-            .call(call.send())
-            .map_err(|error| self.target.client.failure(what(), error))?;
-        let next = page.next_continuation_token().map(str::to_owned);
-        if page.is_truncated() == Some(true) {
-            if next.is_none() || next == self.token {
-                return Err(stuck(what()));
-            }
-            self.token = next;
-        } else {
-            self.ended = true;
-        }
-        let objects = page.contents.unwrap_or_default();
-        Ok(Some(
-            objects
-                .iter()
-                .map(|object| {
-                    read(
-                        object.key(),
-                        object.size(),
-                        object.e_tag(),
-                        object.last_modified(),
-                    )
-                })
-                .collect(),
-        ))
     }
 }
 
@@ -152,8 +115,8 @@ impl Place {
         let next = (filled(next.0), filled(next.1));
         if next.0.is_none() || (&next.0, &next.1) == (&self.key, &self.id) {
             return Err(S3Error::ours(
-                Kind::Other,
-                "the list does not go on: the server says that there is more and not where",
+                Kind::Broken,
+                "the list breaks off: more is promised, but not where",
             ));
         }
         (self.key, self.id) = next;
@@ -318,13 +281,6 @@ fn read(
 
 fn time(time: &DateTime) -> Option<Timestamp> {
     Timestamp::from_second(time.secs()).ok()
-}
-
-fn stuck(what: String) -> Failure {
-    Failure::new(format!(
-        "{what}: the list does not go on: the server says that there is more and not where"
-    ))
-    .hint("something between here and there may change answers; run it again")
 }
 
 /// A key for a terminal: control characters are escaped.

@@ -176,11 +176,13 @@ pub struct Rotate {
     /// Show the age of each secret instead
     #[arg(long, conflicts_with = "names")]
     pub list: bool,
-    /// A file whose first line is the address of a role that may alter others; the app's own role
-    /// changes its password itself otherwise
+    /// A file whose first line is the address of a role that may alter others, or with the
+    /// AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of who may make access keys; the app's own role or
+    /// key does it itself otherwise
     #[arg(long, value_name = "FILE")]
     pub admin: Option<PathBuf>,
-    /// The new value, from a file's first line (`-` for standard input): for what is made elsewhere
+    /// The new value, from a file's first line (`-` for standard input), for what is made elsewhere;
+    /// for an access key AWS_ACCESS_KEY_ID=… and AWS_SECRET_ACCESS_KEY=… lines
     #[arg(long, value_name = "FILE")]
     pub value_from: Option<PathBuf>,
     /// Neither restart units nor ask for health
@@ -258,6 +260,54 @@ pub enum Kind {
     Caddy,
     /// The SQL that makes the role and the database, with a verifier in place of the password.
     Database,
+    /// The user data that makes a fresh server ready, for cloud-init; no secret is in it.
+    CloudInit,
+}
+
+/// The programs that can stand before the app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Proxy {
+    /// nginx, with certificates by certbot.
+    Nginx,
+    /// Caddy, which gets certificates by itself.
+    Caddy,
+}
+
+impl Proxy {
+    /// Its name, as a package's.
+    pub fn name(self) -> &'static str {
+        match self {
+            Proxy::Nginx => "nginx",
+            Proxy::Caddy => "caddy",
+        }
+    }
+}
+
+/// What `rg-envgen render cloud-init` takes further.
+#[derive(Debug, ClapArgs)]
+pub struct Server {
+    /// cloud-init: a file with the public keys that may log in, one a line
+    #[arg(long, value_name = "FILE")]
+    pub ssh_key: Vec<PathBuf>,
+    /// cloud-init: the user who logs in with them
+    #[arg(long, value_name = "NAME", default_value = "ops")]
+    pub admin: String,
+    /// cloud-init: what stands before the app (default: nginx for rgrid, caddy for toolkitrag)
+    #[arg(long, value_enum)]
+    pub proxy: Option<Proxy>,
+    /// cloud-init: where the server gets the package of these tools (default: you copy it there)
+    #[arg(long, value_name = "URL", requires = "package_sha256")]
+    pub package: Option<String>,
+    /// cloud-init: its SHA-256
+    #[arg(long, value_name = "HEX", requires = "package")]
+    pub package_sha256: Option<String>,
+}
+
+impl Server {
+    /// Whether any of it was given.
+    pub fn is_given(&self) -> bool {
+        !self.ssh_key.is_empty() || self.proxy.is_some() || self.package.is_some()
+    }
 }
 
 /// `rg-envgen render`
@@ -275,6 +325,9 @@ pub struct Render {
     /// Show which files would be written
     #[arg(long)]
     pub dry_run: bool,
+    /// For cloud-init.
+    #[command(flatten)]
+    pub server: Server,
 }
 
 /// `rg-envgen schema`

@@ -384,7 +384,7 @@ fn started(pid: u32) -> Option<i64> {
 }
 
 /// The containers that `rg.toml` names for an environment.
-fn containers(context: &Context, environment: &str) -> Result<Vec<String>> {
+pub(crate) fn containers(context: &Context, environment: &str) -> Result<Vec<String>> {
     let path = &context.common.config;
     if !path.exists() {
         return Ok(Vec::new());

@@ -13,7 +13,7 @@ use rg_common::{OrFail, Result};
 use serde::Serialize;
 
 use crate::args::Import;
-use crate::document::Document;
+use crate::edit::EditedFile;
 use crate::kit::{self, Key, Kit, Packed, Role};
 use crate::replace::{self, Manner};
 use crate::{export, owners, passphrase};
@@ -110,9 +110,9 @@ fn compared(path: &Path, file: &Packed) -> Result<FileImported> {
     }
     record.state = "differs";
     if matches!(file.role, Role::Env | Role::Keys) {
-        let parse = |bytes: &[u8]| Document::parse(&String::from_utf8_lossy(bytes));
+        let parse = |bytes: &[u8]| EditedFile::parse(&String::from_utf8_lossy(bytes));
         if let (Ok(old), Ok(new)) = (parse(&there), parse(&file.content)) {
-            let names = |one: &Document, other: &Document| -> Vec<String> {
+            let names = |one: &EditedFile, other: &EditedFile| -> Vec<String> {
                 let only = one.names().filter(|name| other.get(name).is_none());
                 only.map(str::to_owned).collect()
             };

@@ -7,13 +7,12 @@
 //! deployment's other files from the same source.
 
 mod address;
-mod app;
 mod args;
 mod audit;
 mod check;
 mod derive;
 mod diff;
-mod document;
+mod edit;
 mod exists;
 mod explain;
 mod export;

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rg_common::cli::Context;
-use rg_common::config::Config;
+use rg_common::config::{Config, DatasetKind};
 use rg_common::secret::Secret;
 use rg_common::{Failure, OrFail, Result};
 
-use crate::document::Document;
+use crate::edit::EditedFile;
 use crate::replace;
 use crate::schema::{Environment, FILE_NAME, Schema, Variable};
 
@@ -36,7 +36,7 @@ pub struct Holder {
     /// Its place in the schema's `files`.
     pub spec: usize,
     /// What is in it.
-    pub document: Document,
+    pub file: EditedFile,
     /// Whether it is there.
     pub exists: bool,
 }
@@ -104,16 +104,16 @@ impl Place {
         for (spec, _) in self.schema.files.iter().enumerate() {
             let path = self.path(environment, spec);
             let exists = path.symlink_metadata().is_ok();
-            let document = if exists {
-                Document::parse(&read(&path)?)
+            let file = if exists {
+                EditedFile::parse(&read(&path)?)
                     .map_err(|failure| failure.context(format!("cannot read {}", path.display())))?
             } else {
-                Document::default()
+                EditedFile::default()
             };
             holders.push(Holder {
                 path,
                 spec,
-                document,
+                file,
                 exists,
             });
         }
@@ -169,7 +169,8 @@ impl Place {
         words.map(str::to_owned).collect()
     }
 
-    /// Further files with keys that `rg.toml` names: a store's credentials, a notice's env file.
+    /// Further files with keys that `rg.toml` names: a store's credentials, a notice's env file, the
+    /// keys of a bucket's administrator.
     pub fn keys(&self) -> Vec<PathBuf> {
         let base = self
             .config
@@ -185,6 +186,14 @@ impl Place {
                 }
             }
         }
+        let datasets = self.config.iter().flat_map(|config| &config.datasets);
+        for dataset in datasets {
+            if let DatasetKind::Bucket(bucket) = &dataset.kind {
+                keys.extend(bucket.admin_credentials.clone());
+            }
+        }
+        keys.sort();
+        keys.dedup();
         keys
     }
 
@@ -203,7 +212,7 @@ impl Place {
             let name = variable.name_in(&environment.name);
             let mut first: Option<(&Path, &Secret)> = None;
             for holder in holders {
-                let Some(value) = holder.document.get(&name) else {
+                let Some(value) = holder.file.get(&name) else {
                     continue;
                 };
                 match first {
@@ -221,7 +230,7 @@ impl Place {
             let former = || {
                 variable
                     .former_in(&environment.name)
-                    .find_map(|name| holders.iter().find_map(|holder| holder.document.get(&name)))
+                    .find_map(|name| holders.iter().find_map(|holder| holder.file.get(&name)))
             };
             if let Some(value) = first.map(|(_, value)| value).or_else(former) {
                 found.insert(variable.id.clone(), value.clone());

@@ -1,10 +1,11 @@
-//! `render`: compose files, units and proxy sites, from the schema, `rg.toml` and the env files.
+//! `render`: compose files, units, proxy sites and a server's user data, from the schema, `rg.toml` and the env files.
 //!
 //! The promise: a template sees no secret, so none can end in what it makes (the SQL of `database`
 //! holds a password's verifier); a value that is missing
 //! is a failure that says where to set it, never a placeholder; the same source gives the same bytes.
 
 mod database;
+mod server;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use crate::args::{Kind, Render};
 use crate::derive::{self, Known, Values};
 use crate::generate;
 use crate::place::Place;
-use crate::profile::{self, Template};
+use crate::profile::{self, Profile, Template};
 use crate::replace::{self, Manner};
 use crate::schema::Environment;
 
@@ -47,8 +48,20 @@ struct Files {
 /// Runs `rg-envgen render`.
 pub fn render(context: &Context, schema: Option<&Path>, args: &Render) -> Result<Box<dyn Report>> {
     let place = Place::open(context, schema)?;
+    if args.kind != Kind::CloudInit && args.server.is_given() {
+        return Err(
+            Failure::new("keys, a proxy and a package are for the server's user data")
+                .hint("rg-envgen render cloud-init"),
+        );
+    }
+    if args.kind == Kind::CloudInit && args.env.is_some() {
+        return Err(Failure::new(
+            "user data is for a server, with all environments that are on it",
+        )
+        .hint("leave out --env"));
+    }
     let templates = match args.kind {
-        Kind::Database => Vec::new(),
+        Kind::Database | Kind::CloudInit => Vec::new(),
         kind => templates(&place, kind)?,
     };
     let environments: Vec<&Environment> = match &args.env {
@@ -56,6 +69,9 @@ pub fn render(context: &Context, schema: Option<&Path>, args: &Render) -> Result
         None => place.schema.environments.iter().collect(),
     };
     let mut files = Vec::new();
+    if args.kind == Kind::CloudInit {
+        files.push(server::user_data(&place, shipped(&place)?, &args.server)?);
+    }
     for environment in environments {
         if args.kind == Kind::Database {
             files.push(database::sql(
@@ -86,12 +102,17 @@ pub fn render(context: &Context, schema: Option<&Path>, args: &Render) -> Result
     }))
 }
 
-fn templates(place: &Place, kind: Kind) -> Result<Vec<&'static Template>> {
+fn shipped(place: &Place) -> Result<&'static Profile> {
     let name = &place.schema.profile;
-    let profile = profile::named(name).ok_or_else(|| {
+    profile::named(name).ok_or_else(|| {
         Failure::new(format!("there are no templates for the profile `{name}`"))
             .hint("`profile` in the schema names one of: rgrid, toolkitrag")
-    })?;
+    })
+}
+
+fn templates(place: &Place, kind: Kind) -> Result<Vec<&'static Template>> {
+    let profile = shipped(place)?;
+    let name = profile.name;
     let found: Vec<&Template> = profile
         .templates
         .iter()
@@ -127,6 +148,13 @@ fn one(place: &Place, environment: &Environment, template: &Template) -> Result<
                 )),
                 None => failure.hint("rg-envgen write says what is missing"),
             });
+        }
+        // It goes into other programs' languages: what is no domain would be read as one of theirs.
+        if let Some(value) = value.filter(|_| !variable.is_secret()) {
+            variable
+                .kind
+                .accepts(value.reveal())
+                .map_err(|why| Failure::new(format!("{name}: the value of {own} {why}")))?;
         }
         // Secrets stay where they are: what is rendered refers to them by name.
         let shown = value

@@ -1,47 +1,39 @@
 //! `rotate`: a new value everywhere or nowhere.
 //!
 //! The steps: everything that will change is written into a journal; the server gets the new
-//! password; a new login proves it; the env files are switched; the units are restarted and the app
-//! is asked for its health; the journal goes. Any failure puts server and files back as they were,
-//! byte for byte. After a kill at any instruction the next run does one or the other, first of all.
+//! password, or makes a new access key; a new login proves it; the env files are switched; the units
+//! are restarted and the app is asked for its health; an old access key is deleted and seen to be
+//! refused; the journal goes. Any failure before the app is well puts server and files back as they
+//! were, byte for byte. After a kill at any instruction the next run does one or the other, first of
+//! all; which one, [`journal::Step`] says.
 
 pub mod ages;
+mod canary;
+mod containers;
 mod create;
+mod issue;
 mod journal;
+mod keys;
+mod pair;
+mod report;
 mod server;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rg_common::cli::Context;
 use rg_common::postgres::Connector;
-use rg_common::report::{Outcome, Page, Report, Tone};
-use rg_common::{Failure, Result};
-use serde::Serialize;
+use rg_common::report::Report;
+use rg_common::{Failure, Result, app};
 
 use crate::args::Rotate;
 use crate::audit::{self, Act, What};
 use crate::generate;
+use crate::place;
 use crate::place::Place;
 use crate::replace::{self, Manner};
-use crate::{app, place};
 use journal::{FileChange, Journal, Step};
-
-/// What a rotation did, or would do.
-#[derive(Debug, Serialize)]
-struct Rotated {
-    environment: String,
-    /// The variables, by the schema's ids.
-    names: Vec<String>,
-    files: Vec<PathBuf>,
-    roles: Vec<String>,
-    units: Vec<String>,
-    /// What the new values do to those who are logged in.
-    effects: Vec<String>,
-    /// What was found of an earlier run and how it ended.
-    earlier: Option<String>,
-    dry_run: bool,
-}
+use report::Rotated;
 
 /// Runs `rg-envgen rotate`.
 pub fn rotate(context: &Context, schema: Option<&Path>, args: &Rotate) -> Result<Box<dyn Report>> {
@@ -55,29 +47,27 @@ pub fn rotate(context: &Context, schema: Option<&Path>, args: &Rotate) -> Result
         place: &place,
         state,
         args,
-        connector: Connector::new(context.network.clone(), "rg-envgen"),
+        connector: Connector::new(context.network.clone(), server::APPLICATION),
+        recovering: Cell::new(false),
     };
     let _held = journal::hold(&work.state)?;
     replace::sweep(&Journal::path(&work.state))?;
     let earlier = match Journal::read(&work.state)? {
-        Some(journal) if args.dry_run => Some(format!(
-            "a rotation of {} is pending",
-            journal.names.join(", ")
-        )),
-        Some(journal) => Some(work.recover(&journal)?),
+        Some(journal) if args.dry_run => Some(journal.said(false)),
+        Some(journal) => {
+            work.recovering.set(true);
+            let said = work.recover(&journal)?;
+            work.recovering.set(false);
+            Some(said)
+        }
         None => None,
     };
     if args.names.is_empty() {
         return match earlier {
             Some(said) => Ok(Box::new(Rotated {
-                environment: String::new(),
-                names: Vec::new(),
-                files: Vec::new(),
-                roles: Vec::new(),
-                units: Vec::new(),
-                effects: Vec::new(),
                 earlier: Some(said),
                 dry_run: args.dry_run,
+                ..Rotated::default()
             })),
             None => Err(Failure::new("no secret is named")
                 .hint("rg-envgen rotate --list shows them with their age")),
@@ -100,6 +90,12 @@ pub fn rotate(context: &Context, schema: Option<&Path>, args: &Rotate) -> Result
             .iter()
             .map(|login| login.role.clone())
             .collect(),
+        buckets: journal
+            .keys
+            .iter()
+            .flat_map(|key| key.service.buckets.clone())
+            .collect(),
+        containers: journal.containers(),
         units: journal.units.clone(),
         effects,
         earlier,
@@ -109,6 +105,9 @@ pub fn rotate(context: &Context, schema: Option<&Path>, args: &Rotate) -> Result
         return Ok(Box::new(report));
     }
     context.confirm(&report.question(), args.yes)?;
+    for key in &mut journal.keys {
+        work.survey(key)?;
+    }
     journal.write(&work.state)?;
     match work.forward(&mut journal) {
         Ok(()) => Ok(Box::new(report)),
@@ -131,16 +130,26 @@ struct Work<'a> {
     state: PathBuf,
     args: &'a Rotate,
     connector: Connector,
+    /// Whether an earlier run may have left an object that proves a key.
+    recovering: Cell<bool>,
 }
 
 impl Work<'_> {
-    /// Server, proof, files, app; the journal's mark says when only the app is left.
+    /// Server, proof, files, app; the journal's marks say what is done for certain.
     fn forward(&self, journal: &mut Journal) -> Result<()> {
+        for key in &mut journal.keys {
+            self.try_old(key)?;
+        }
+        self.issue(journal)?;
         for login in &journal.logins {
             self.set(login)?;
         }
         for login in &journal.logins {
             self.prove(login)?;
+        }
+        // A server that reads it at its start does not know it yet.
+        for key in journal.keys.iter().filter(|key| !key.is_started()) {
+            self.prove_key(key)?;
         }
         for file in &journal.files {
             switch(file, &file.old, &file.new)?;
@@ -150,22 +159,38 @@ impl Work<'_> {
         self.finish(journal)
     }
 
-    /// Restarts and asks the app; then the new values are the ones.
-    fn finish(&self, journal: &Journal) -> Result<()> {
-        app::restart(&journal.units)?;
-        let config = self.place.config.as_ref();
-        let health = config
-            .and_then(|config| config.environment(&journal.environment))
-            .map(|one| one.app.health.as_slice());
-        let limit = Duration::from_secs(self.args.health_timeout);
-        app::wait_healthy(
-            self.context,
-            health.unwrap_or_default(),
-            &journal.units,
-            limit,
-        )?;
+    /// Restarts and asks the app; then the new values are the ones, and the old are retired.
+    fn finish(&self, journal: &mut Journal) -> Result<()> {
+        if journal.step == Step::Switched {
+            self.recreate(journal)?;
+            app::restart_units(&journal.units)?;
+            for key in journal.keys.iter().filter(|key| key.is_started()) {
+                self.prove_key(key)?;
+                self.refused(key)?;
+            }
+            self.wait_healthy(journal)?;
+        }
+        if journal.retires() {
+            journal.step = Step::Healthy;
+            journal.write(&self.state)?;
+        }
+        for key in &journal.keys {
+            self.retire(key)?;
+            self.sweep_canary(key, &key.new)?;
+        }
         self.record(journal, What::Rotated)?;
         Journal::remove(&self.state)
+    }
+
+    fn wait_healthy(&self, journal: &Journal) -> Result<()> {
+        let config = self.place.config.as_ref();
+        match config.and_then(|config| config.environment(&journal.environment)) {
+            // What was not restarted is as well as it was.
+            Some(environment) if !journal.units.is_empty() => {
+                app::wait_healthy(self.context, &environment.app, &journal.units, self.limit())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What an earlier run left: finished when only the app was left to do, undone otherwise.
@@ -176,12 +201,13 @@ impl Work<'_> {
         }
         let names = journal.names.join(", ");
         let of = &journal.environment;
-        if journal.step == Step::Switched {
-            return match self.finish(journal) {
+        if matches!(journal.step, Step::Switched | Step::Healthy) {
+            let mut journal = journal.clone();
+            return match self.finish(&mut journal) {
                 Ok(()) => Ok(format!(
                     "the rotation of {names} in {of} that was cut off is finished"
                 )),
-                Err(failure) => Err(self.back(journal, failure)),
+                Err(failure) => Err(self.back(&journal, failure)),
             };
         }
         self.undo(journal)
@@ -193,6 +219,11 @@ impl Work<'_> {
 
     /// Undoes, and says with the failure how that went.
     fn back(&self, journal: &Journal, failure: Failure) -> Failure {
+        if journal.step == Step::Healthy {
+            return failure
+                .context("the new values are in use everywhere, but the rotation is not over")
+                .hint("run `rg-envgen rotate` again: it goes on from here");
+        }
         match self.undo(journal) {
             Ok(()) => failure.context("the rotation failed, and everything is as it was before"),
             Err(second) => self
@@ -224,7 +255,7 @@ impl Work<'_> {
     /// Server and files as they were; the app restarted where it may have seen the new values.
     fn undo(&self, journal: &Journal) -> Result<()> {
         // From here on no run finishes it any more, even if the app comes up meanwhile.
-        let seen = journal.step != Step::Created;
+        let seen = matches!(journal.step, Step::Switched | Step::Undoing);
         if journal.step == Step::Switched {
             let mut journal = journal.clone();
             journal.step = Step::Undoing;
@@ -241,7 +272,16 @@ impl Work<'_> {
             }
         }
         if switched || seen {
-            app::restart(&journal.units)?;
+            self.recreate(journal)?;
+            app::restart_units(&journal.units)?;
+            for key in journal.keys.iter().filter(|key| key.is_started()) {
+                self.prove_old(key)?;
+            }
+        }
+        // Last: until here the app may have needed the new key.
+        for key in &journal.keys {
+            self.revoke(key)?;
+            self.sweep_canary(key, &key.old)?;
         }
         self.record(journal, What::Rolledback)?;
         Journal::remove(&self.state)
@@ -275,72 +315,4 @@ fn switch(file: &FileChange, from: &str, to: &str) -> Result<()> {
         ..Manner::default()
     };
     replace::replace(&file.path, to.as_bytes(), &manner)
-}
-
-impl Rotated {
-    fn question(&self) -> String {
-        let mut text = format!(
-            "Give {} of {} new values",
-            self.names.join(", "),
-            self.environment
-        );
-        if !self.roles.is_empty() {
-            text.push_str(&format!(
-                ", set the password of the role {}",
-                self.roles.join(", ")
-            ));
-        }
-        if !self.units.is_empty() {
-            text.push_str(&format!(", restart {}", self.units.join(", ")));
-        }
-        for effect in &self.effects {
-            text.push_str(&format!(" ({effect})"));
-        }
-        text.push('?');
-        text
-    }
-}
-
-impl Report for Rotated {
-    fn json(&self) -> serde_json::Result<serde_json::Value> {
-        serde_json::to_value(self)
-    }
-
-    fn human(&self, page: &mut Page) {
-        if let Some(said) = &self.earlier {
-            page.line(format!("{}  {said}", page.tone(Tone::Warn, "⚠")));
-        }
-        if self.names.is_empty() {
-            return;
-        }
-        let verb = if self.dry_run {
-            "would rotate"
-        } else {
-            "rotated"
-        };
-        let sign = page.tone(Tone::Good, "✓");
-        page.line(format!(
-            "{sign} {verb} {} of {}",
-            self.names.join(", "),
-            self.environment
-        ));
-        for role in &self.roles {
-            page.line(format!(
-                "  role {role}: new password, proven by a new login"
-            ));
-        }
-        for file in &self.files {
-            page.line(format!("  {}", file.display()));
-        }
-        for unit in &self.units {
-            page.line(format!("  restarted {unit}"));
-        }
-        for effect in &self.effects {
-            page.line(format!("{}  {effect}", page.tone(Tone::Warn, "⚠")));
-        }
-    }
-
-    fn outcome(&self) -> Outcome {
-        Outcome::Well
-    }
 }

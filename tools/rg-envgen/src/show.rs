@@ -56,7 +56,7 @@ pub fn show(context: &Context, schema: Option<&Path>, args: &Show) -> Result<Box
         let name = variable.name_in(&environment.name);
         let holds = holders
             .iter()
-            .filter(|holder| holder.document.get(&name).is_some());
+            .filter(|holder| holder.file.get(&name).is_some());
         let value = found.get(&variable.id);
         let age = ages
             .iter()

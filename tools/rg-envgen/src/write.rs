@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use crate::args::Write;
 use crate::audit::{self, Act, What};
 use crate::derive::{self, How, Known, Missing, Values};
-use crate::document::Document;
+use crate::edit::EditedFile;
 use crate::generate::Random;
 use crate::given::{self, Gift};
 use crate::place::{Holder, Place};
@@ -136,14 +136,14 @@ pub fn plan(
     })
 }
 
-/// Brings one file's document up to date.
+/// Brings one file up to date.
 fn edit(
     schema: &Schema,
     environment: &Environment,
     holder: &mut Holder,
     values: &Values,
 ) -> Result<FileWritten> {
-    let before = holder.document.text();
+    let before = holder.file.text();
     let mut record = FileWritten {
         path: holder.path.clone(),
         environment: Some(environment.name.clone()),
@@ -160,26 +160,26 @@ fn edit(
         }
         let name = variable.name_in(&environment.name);
         for old in variable.former_in(&environment.name) {
-            if holder.document.get(&old).is_some() && holder.document.get(&name).is_none() {
-                holder.document.rename(&old, &name);
+            if holder.file.get(&old).is_some() && holder.file.get(&name).is_none() {
+                holder.file.rename(&old, &name);
                 record.renamed.push((old, name.clone()));
             }
         }
         let Some((value, how)) = values.values.get(&variable.id) else {
             continue;
         };
-        match holder.document.get(&name) {
+        match holder.file.get(&name) {
             Some(there) if there == value => {}
             Some(_) if *how == How::Kept => {}
             Some(_) => {
                 safe::check(&name, value.reveal())?;
-                holder.document.set(&name, value);
+                holder.file.set(&name, value);
                 record.set.push(name.clone());
             }
             None => {
                 safe::check(&name, value.reveal())?;
                 add(
-                    &mut holder.document,
+                    &mut holder.file,
                     variable,
                     &name,
                     value,
@@ -193,14 +193,14 @@ fn edit(
         }
         behind.push(name);
     }
-    record.changed = holder.document.text() != before;
+    record.changed = holder.file.text() != before;
     Ok(record)
 }
 
 /// Adds a variable: into a new file under its heading, into one that is there behind its neighbours.
 #[allow(clippy::too_many_arguments)]
 fn add<'a>(
-    document: &mut Document,
+    file: &mut EditedFile,
     variable: &'a Variable,
     name: &str,
     value: &Secret,
@@ -210,7 +210,7 @@ fn add<'a>(
     behind: &[String],
 ) {
     let mut comments = Vec::new();
-    if document.is_empty() {
+    if file.is_empty() {
         comments.push(format!(
             "# {}: written by rg-envgen, which keeps what is changed here by hand.",
             environment.name
@@ -226,7 +226,7 @@ fn add<'a>(
     if let Some(about) = &variable.about {
         comments.push(format!("# {}", about.trim_end_matches('\\')));
     }
-    document.add(name, value, &comments, if exists { behind } else { &[] });
+    file.add(name, value, &comments, if exists { behind } else { &[] });
 }
 
 /// Writes what was planned, and records it.
@@ -262,7 +262,7 @@ pub fn apply(
                 let _held = replace::hold(&replace::directory_of(&holder.path))?;
                 replace::sweep(&holder.path)?;
                 if record.changed || open {
-                    let text = holder.document.text();
+                    let text = holder.file.text();
                     replace::replace(&holder.path, text.as_bytes(), &manner)?;
                 }
             }

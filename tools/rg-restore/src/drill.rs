@@ -138,7 +138,7 @@ fn one(
                 true => "would be restored and compared",
                 false => &one.said,
             };
-            one.said = format!("{} {what} {verb}", report::count(count));
+            one.said = format!("{} {verb}", report::counted(count, what));
         }
         Err(trouble) => {
             one.verdict = if matches!(trouble, Trouble::Bad(_)) {

@@ -15,11 +15,11 @@ use rg_common::config::{Config, DatabaseConfig, DatasetConfig, DatasetKind};
 use rg_common::names::DatasetName;
 use rg_common::postgres::create;
 use rg_common::postgres::exchange as databases;
-use rg_common::{Failure, Result, stop};
+use rg_common::{Failure, Result, app, stop};
 
 use crate::database::Server;
 use crate::journal::{self, Journal, Part};
-use crate::{app, bucket, files, live, scratch};
+use crate::{bucket, files, live, scratch};
 
 /// How long the app may take to come up when a later command finishes what a killed one began.
 const RECOVERED_HEALTH_LIMIT: Duration = Duration::from_secs(60);

@@ -236,10 +236,10 @@ fn differs(
         .collect();
     let figures = |i: &FilesInventory| {
         format!(
-            "{} files, {} directories, {} links, {}",
-            i.files,
-            i.directories,
-            i.links,
+            "{}, {}, {}, {}",
+            report::counted(i.files, "files"),
+            report::counted(i.directories, "directories"),
+            report::counted(i.links, "links"),
             report::bytes(i.bytes)
         )
     };

@@ -5,7 +5,6 @@
 //! was recorded, then `exchange` all of it in one go, written down in a `journal` first. `undo` is
 //! the same exchange the other way; `drill` does everything but the exchange.
 
-mod app;
 mod args;
 mod bootstrap;
 mod bucket;

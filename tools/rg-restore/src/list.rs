@@ -118,10 +118,7 @@ impl Report for Restorable {
                     report::span(row.age_seconds.max(0).unsigned_abs()),
                 ),
                 (Tone::Plain, report::bytes(row.plain_bytes)),
-                (
-                    Tone::Plain,
-                    format!("{} {}", report::count(row.count), row.count_of),
-                ),
+                (Tone::Plain, report::counted(row.count, row.count_of)),
                 (Tone::Plain, row.stores.join(", ")),
                 (tone, verified),
             ]

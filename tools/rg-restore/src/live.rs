@@ -14,7 +14,7 @@ use rg_common::dump::Inventory;
 use rg_common::names::Stamp;
 use rg_common::seal::{self, Compression, Recipe, Recipients};
 use rg_common::stop::Stoppable;
-use rg_common::{Failure, OrFail, Result, report};
+use rg_common::{Failure, OrFail, Result, app, report};
 
 use crate::database::{self, Server};
 use crate::exchange::Manners;
@@ -23,7 +23,7 @@ use crate::journal::{self, Journal, Part};
 use crate::run::{Choice, Done, Job};
 use crate::source::Source;
 use crate::table::{self, TableRestore};
-use crate::{app, bucket, exchange, scratch};
+use crate::{bucket, exchange, scratch};
 
 /// What the name of a safety dump holds between dataset and stamp.
 pub const BEFORE: &str = "_before_";
@@ -72,9 +72,12 @@ pub fn tables(
     notes.extend(replaced.notes);
     done.count = replaced.tables.iter().map(|table| table.rows_after).sum();
     done.kept = Some(format!(
-        "the schema {} ({} rows)",
+        "the schema {} ({})",
         replaced.schema,
-        report::count(replaced.tables.iter().map(|t| t.rows_before).sum())
+        report::counted(
+            replaced.tables.iter().map(|t| t.rows_before).sum::<u64>(),
+            "rows"
+        )
     ));
     Ok(done)
 }
@@ -113,8 +116,11 @@ pub fn in_place(
     let units = exchange::units(job.config, environment, manners)?;
     let before = save(job.context, job.config, choice.dataset, config, &safety)?;
     notes.push(format!(
-        "the safety dump holds {} rows",
-        report::count(before.tables.iter().map(|table| table.rows).sum())
+        "the safety dump holds {}",
+        report::counted(
+            before.tables.iter().map(|table| table.rows).sum::<u64>(),
+            "rows"
+        )
     ));
     let part = Part::InPlace {
         dataset: choice.dataset.name.clone(),

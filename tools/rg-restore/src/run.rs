@@ -356,11 +356,11 @@ fn question(together: &[(Prepared<'_>, &Choice<'_>)]) -> String {
         let manifest = &choice.source.manifest;
         let (count, what) = manifest.content.count();
         lines.push(format!(
-            "{} with {} ({}, {} {what})",
+            "{} with {} ({}, {})",
             prepared.target(),
             choice.source.name(),
             report::bytes(manifest.plain.bytes),
-            report::count(count)
+            report::counted(count, what)
         ));
     }
     format!("{}?", lines.join("\n"))

@@ -102,6 +102,9 @@ pub struct BucketConfig {
     pub access_key: Option<Value>,
     /// The secret key.
     pub secret_key: Option<Value>,
+    /// A file with an administrator's keys, who may make and delete the app's access keys; without
+    /// it the app's own key must be allowed to.
+    pub admin_credentials: Option<PathBuf>,
     /// Who may read without keys.
     pub access: Option<Access>,
     /// Whether replaced and deleted objects stay as versions.
@@ -224,6 +227,16 @@ pub(super) fn check_name(name: &str) -> Result<()> {
     }
     Err(Failure::new(format!("`{name}` cannot be a bucket's name"))
         .hint("3 to 63 of lower-case letters, digits, `.` and `-`"))
+}
+
+/// A secret key, which must be looked up elsewhere: `rg.toml` is read by more people than may know it.
+pub(super) fn secret(text: &str) -> Result<Value> {
+    let value = Value::parse(text)?;
+    if value.has_names() {
+        return Ok(value);
+    }
+    Err(Failure::new("a secret key does not belong into rg.toml")
+        .hint("write secret_key = \"$NAME\" here, and NAME=… into the environment's env_file"))
 }
 
 /// A prefix of plain words, so that no key of ours is one that some service refuses.

@@ -129,6 +129,7 @@ struct Bucket {
     name: String,
     access_key: Option<String>,
     secret_key: Option<String>,
+    admin_credentials: Option<PathBuf>,
     access: Option<Access>,
     versioning: Option<bool>,
     expire_days: Option<u32>,
@@ -381,7 +382,15 @@ fn environment(config: &mut Config, name: String, raw: Env, base: &Path) -> Resu
             path_style: bucket.path_style,
             name: Value::parse(&bucket.name)?,
             access_key: parse(bucket.access_key.as_deref())?,
-            secret_key: parse(bucket.secret_key.as_deref())?,
+            secret_key: bucket
+                .secret_key
+                .as_deref()
+                .map(super::bucket::secret)
+                .transpose()?,
+            admin_credentials: bucket
+                .admin_credentials
+                .map(|path| bucket::credentials_path(&path, base))
+                .transpose()?,
             access: bucket.access,
             versioning: bucket.versioning,
             expire_days: bucket.expire_days,

@@ -53,6 +53,14 @@ impl Value {
         self.parts.iter().any(|part| matches!(part, Part::Name(_)))
     }
 
+    /// The variable's name, if the value is one and nothing else.
+    pub fn only_name(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [Part::Name(name)] => Some(name),
+            _ => None,
+        }
+    }
+
     /// The text as written in `rg.toml`, for comparing two of them.
     pub fn as_written(&self) -> &str {
         &self.text

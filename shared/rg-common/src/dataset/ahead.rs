@@ -2,8 +2,9 @@
 //!
 //! Walking a tree, reading its files and hashing each of them is about as much work as
 //! compressing, encrypting and writing them: side by side it takes half the time. An error comes
-//! through at its place, and the clean end only after the dump's own. Memory: [`WAITING`] + 2
-//! pieces of [`PIECE_BYTES`].
+//! through at its place, and the clean end only after the dump's own. Pieces go through without a
+//! copy and come back to be filled again. Memory: [`WAITING`] + 2 pieces besides those that the
+//! reader holds.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -12,8 +13,6 @@ use std::thread::JoinHandle;
 use super::{Dump, Dumped};
 use crate::failure::{Failure, OrFail, Result};
 
-/// So much is read at once.
-const PIECE_BYTES: usize = 256 << 10;
 /// So many pieces may lie between reading and sealing.
 const WAITING: usize = 4;
 
@@ -29,22 +28,14 @@ pub(super) struct Ahead<D> {
 
 impl<D: Dump + Send + 'static> Ahead<D> {
     /// Begins to read. Fails when no thread can be started.
-    pub fn new(dump: D) -> Result<Self> {
+    pub fn new(mut dump: D) -> Result<Self> {
         let (filled, full) = mpsc::sync_channel(WAITING);
         let (emptied, empty) = mpsc::channel::<Vec<u8>>();
-        let mut dump = dump;
         let reading = move || {
             loop {
                 let mut piece = empty.try_recv().unwrap_or_default();
-                piece.resize(PIECE_BYTES, 0);
-                let (read, last) = match dump.read(&mut piece) {
-                    Ok(n) => {
-                        piece.truncate(n);
-                        (Ok(piece), n == 0)
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    Err(error) => (Err(error), true),
-                };
+                let read = dump.next_piece(&mut piece).map(|()| piece);
+                let last = read.as_ref().map_or(true, Vec::is_empty);
                 // Nobody takes it any more when sealing or storing has failed.
                 if filled.send(read).is_err() || last {
                     return dump;
@@ -65,25 +56,34 @@ impl<D: Dump + Send + 'static> Ahead<D> {
     }
 }
 
+impl<D> Ahead<D> {
+    fn receive(&mut self, piece: &mut Vec<u8>) -> io::Result<()> {
+        piece.clear();
+        let Some(full) = &self.full else {
+            return Ok(());
+        };
+        let next = match full.recv() {
+            Ok(next) => next?,
+            // After an error, or when the reading thread panicked.
+            Err(_) => return Err(io::Error::other("the dump has failed before")),
+        };
+        if next.is_empty() {
+            self.full = None;
+        }
+        let piece = std::mem::replace(piece, next);
+        // The thread may have ended with all that there was.
+        self.emptied.send(piece).ok();
+        Ok(())
+    }
+}
+
 impl<D> Read for Ahead<D> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.taken == self.piece.len() {
-            let Some(full) = &self.full else {
-                return Ok(0);
-            };
-            let next = match full.recv() {
-                Ok(next) => next?,
-                // After an error, or when the reading thread panicked.
-                Err(_) => return Err(io::Error::other("the dump has failed before")),
-            };
-            if next.is_empty() {
-                self.full = None;
-                return Ok(0);
-            }
+        if self.taken == self.piece.len() && !buffer.is_empty() {
+            let mut piece = std::mem::take(&mut self.piece);
             self.taken = 0;
-            let piece = std::mem::replace(&mut self.piece, next);
-            // The thread may have ended with all that there was.
-            self.emptied.send(piece).ok();
+            self.receive(&mut piece)?;
+            self.piece = piece;
         }
         let n = buffer.len().min(self.piece.len() - self.taken);
         buffer[..n].copy_from_slice(&self.piece[self.taken..self.taken + n]);
@@ -93,6 +93,10 @@ impl<D> Read for Ahead<D> {
 }
 
 impl<D: Dump + Send + 'static> Dump for Ahead<D> {
+    fn next_piece(&mut self, piece: &mut Vec<u8>) -> io::Result<()> {
+        self.receive(piece)
+    }
+
     fn finish(mut self: Box<Self>) -> Result<Dumped> {
         self.full = None;
         match self.thread.take().map(JoinHandle::join) {

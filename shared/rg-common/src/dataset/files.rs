@@ -13,6 +13,7 @@ use crate::catalog::manifest::FilesContent;
 use crate::config::FilesConfig;
 use crate::failure::{Failure, OrFail, Result};
 use crate::files::{Archive, ArchiveOptions, Entry, Pattern, archive};
+use crate::nouns::counted;
 
 /// Begins to archive a directory.
 pub fn dump<'a>(request: &Request<'a>, config: &'a FilesConfig) -> Result<Box<dyn Dump + 'a>> {
@@ -92,6 +93,10 @@ impl Read for FilesDump {
 }
 
 impl Dump for FilesDump {
+    fn next_piece(&mut self, piece: &mut Vec<u8>) -> io::Result<()> {
+        self.archive.next_piece(piece)
+    }
+
     fn finish(self: Box<Self>) -> Result<Dumped> {
         let inventory = self.archive.finish()?;
         let list = Arc::into_inner(self.list)
@@ -109,7 +114,7 @@ impl Dump for FilesDump {
             (inventory.vanished, "vanished while read"),
         ] {
             if count > 0 {
-                notes.insert(0, format!("{count} files {said}"));
+                notes.insert(0, format!("{} {said}", counted(count, "files")));
             }
         }
         let content = FilesContent {

@@ -11,7 +11,7 @@ pub mod globals;
 mod survey;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -22,11 +22,17 @@ use crate::config::{CompressionKind, Config, DatasetConfig, DatasetKind};
 use crate::failure::Result;
 use crate::names::Stamp;
 use crate::postgres::Connector;
-use crate::seal::{Compression, Recipe, Recipients};
+use crate::seal::{Compression, Recipe, Recipients, read_piece};
 pub use survey::survey;
 
 /// A dataset's bytes on their way out.
 pub trait Dump: Read {
+    /// Puts the next bytes in the place of what `piece` holds; none are the clean end. What `read`
+    /// gives, without a copy where the dump has whole pieces; use one or the other.
+    fn next_piece(&mut self, piece: &mut Vec<u8>) -> io::Result<()> {
+        read_piece(self, piece)
+    }
+
     /// What was read, after a clean end; before that an error.
     fn finish(self: Box<Self>) -> Result<Dumped>;
 }

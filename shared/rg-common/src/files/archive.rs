@@ -18,13 +18,14 @@ use super::entry::{Entry, Kind, escape};
 use super::header::{self, BLOCK, SparseMap};
 use super::inventory::FilesInventory;
 use super::walk::{Found, Opened, Walk, differs};
-use super::{ArchiveOptions, CHUNK, ZEROS};
+use super::{ArchiveOptions, ZEROS};
 use crate::failure::{Failure, OrFail, Result};
 
 /// Files up to this size are read before their header goes out, and once more if they changed.
 const SMALL_FILE_BYTES: u64 = 128 << 10;
-/// Into a buffer below this size, file data goes through one of ours.
-const DIRECT_BYTES_MIN: usize = 32 << 10;
+/// A piece of the archive has at least so many bytes, unless it is the last one, and at most as
+/// many more as a small file and its header.
+const PIECE_BYTES: usize = 256 << 10;
 /// Stretches of data between holes; further ones are stored with the holes between them.
 const SEGMENTS_MAX: usize = 10_000;
 
@@ -42,25 +43,29 @@ pub fn archive<'a>(
         first: Some(root),
         sink: Box::new(sink),
         ready: Vec::new(),
-        taken: 0,
-        small: Vec::new(),
+        header: Vec::new(),
         body: None,
+        piece: Vec::new(),
+        taken: 0,
         state: State::Walking,
     })
 }
 
-/// The archive as a stream. Reads fill the whole buffer wherever possible; 256 KiB and more are
-/// fast. An error carries a [`Failure`], and comes again if read is called again.
+/// The archive as a stream: of pieces ([`Archive::next_piece`], without a copy) or of bytes
+/// ([`Read`]). An error carries a [`Failure`], and comes again if it is asked again.
 pub struct Archive<'a> {
     walk: Walk,
     first: Option<Found>,
     sink: Sink<'a>,
-    /// Headers, small files and padding on their way out; `taken` bytes of it are gone.
+    /// The next piece: what files hold is read to where it goes out from.
     ready: Vec<u8>,
-    taken: usize,
-    small: Vec<u8>,
+    /// Where a header is put together: the format's padding counts from its beginning.
+    header: Vec<u8>,
     body: Option<Body>,
     state: State,
+    /// For [`Read`]: a piece of which `taken` bytes are gone.
+    piece: Vec<u8>,
+    taken: usize,
 }
 
 /// Takes entries as they are finished.
@@ -91,7 +96,7 @@ impl Archive<'_> {
     /// The inventory of what went out. An error unless the stream was read to its end.
     pub fn finish(self) -> Result<FilesInventory> {
         match self.state {
-            State::Ended => Ok(self.walk.tally.finish()),
+            State::Ended if self.taken == self.piece.len() => Ok(self.walk.tally.finish()),
             State::Failed(what) => Err(Failure::new(what)),
             _ => Err(Failure::new("the archive was not read to its end")),
         }
@@ -103,30 +108,43 @@ impl Archive<'_> {
         self.walk.observer = Some(observer);
     }
 
-    fn fill(&mut self, buf: &mut [u8]) -> Result<usize> {
-        let mut filled = 0;
-        while filled < buf.len() {
-            let left = &mut buf[filled..];
-            if self.taken < self.ready.len() {
-                let n = left.len().min(self.ready.len() - self.taken);
-                left[..n].copy_from_slice(&self.ready[self.taken..self.taken + n]);
-                self.taken += n;
-                filled += n;
-                continue;
-            }
-            self.ready.clear();
-            self.taken = 0;
+    /// Puts the archive's next bytes in the place of what `piece` holds; none are its end.
+    pub fn next_piece(&mut self, piece: &mut Vec<u8>) -> io::Result<()> {
+        if let State::Failed(what) = &self.state {
+            return Err(Failure::new(what.clone()).into_io());
+        }
+        self.fill().map_err(|failure| {
+            self.state = State::Failed(failure.to_string());
+            failure.into_io()
+        })?;
+        std::mem::swap(piece, &mut self.ready);
+        self.ready.clear();
+        Ok(())
+    }
+
+    fn fill(&mut self) -> Result<()> {
+        while self.ready.len() < PIECE_BYTES {
             match self.state {
-                State::Walking if self.body.is_some() => filled += self.stream(left)?,
+                State::Walking if self.body.is_some() => self.stream()?,
                 State::Walking => self.advance()?,
                 State::Closing => {
-                    self.ready.resize(2 * BLOCK, 0);
+                    self.pad(2 * BLOCK);
                     self.state = State::Ended;
                 }
-                _ => break,
+                State::Ended | State::Failed(_) => break,
             }
         }
-        Ok(filled)
+        Ok(())
+    }
+
+    fn pad(&mut self, zeros: usize) {
+        self.ready.resize(self.ready.len() + zeros, 0);
+    }
+
+    fn write_header(&mut self, entry: &Entry, map: Option<&SparseMap>) {
+        self.header.clear();
+        header::write(&mut self.header, entry, map);
+        self.ready.extend_from_slice(&self.header);
     }
 
     /// The next name: into `ready`, or as a body.
@@ -141,7 +159,7 @@ impl Archive<'_> {
         };
         match file {
             None => {
-                header::write(&mut self.ready, &entry, None);
+                self.write_header(&entry, None);
                 self.done(&entry)
             }
             Some(opened) if entry.size <= SMALL_FILE_BYTES => self.small(entry, opened),
@@ -152,26 +170,28 @@ impl Archive<'_> {
     /// Reads a small file whole, once more if it changed meanwhile.
     fn small(&mut self, mut entry: Entry, opened: Opened) -> Result<()> {
         let Opened { file, mut stat } = opened;
+        let start = self.ready.len();
         let mut second = false;
-        let changed = loop {
-            self.small.resize(entry.size as usize, 0);
-            let read = read_at_most(&file, &mut self.small, 0);
+        let (data, changed) = loop {
+            self.ready.truncate(start);
+            self.write_header(&entry, None);
+            let data = self.ready.len();
+            self.pad(entry.size as usize);
+            let read = read_at_most(&file, &mut self.ready[data..], 0);
             let (read, now) = self.checked(&entry, &file, read)?;
-            let changed = differs(&stat, &now) || read < self.small.len();
+            let changed = differs(&stat, &now) || data + read < self.ready.len();
             let size = u64::try_from(now.st_size).unwrap_or(0);
             if !changed || second || size > SMALL_FILE_BYTES {
-                self.small[read..].fill(0);
-                break changed;
+                self.ready[data + read..].fill(0);
+                break (data, changed);
             }
             second = true;
             entry.size = size;
             entry.mtime = super::walk::mtime(&now);
             stat = now;
         };
-        entry.sha256 = Some(Sha256::digest(&self.small));
-        header::write(&mut self.ready, &entry, None);
-        self.ready.extend(&self.small);
-        header::pad(&mut self.ready);
+        entry.sha256 = Some(Sha256::digest(&self.ready[data..]));
+        self.pad(padding(entry.size));
         self.file_done(&entry, &stat, changed)
     }
 
@@ -181,7 +201,7 @@ impl Archive<'_> {
         let holes = holes(&file, &stat).map_err(io::Error::from).or_fail(what)?;
         let map = holes.as_deref().map(SparseMap::new);
         entry.sparse = map.is_some();
-        header::write(&mut self.ready, &entry, map.as_ref());
+        self.write_header(&entry, map.as_ref());
         let mut segments = holes.unwrap_or_else(|| vec![(0, entry.size)]);
         segments.reverse();
         self.body = Some(Body {
@@ -197,27 +217,23 @@ impl Archive<'_> {
         Ok(())
     }
 
-    /// Sends a portion of the body, or finishes it and sends nothing.
-    fn stream(&mut self, out: &mut [u8]) -> Result<usize> {
+    /// Reads a portion of the body, or finishes it.
+    fn stream(&mut self) -> Result<()> {
         let body = self.body.as_mut().expect("the caller saw a body");
         let Some((offset, len)) = body.segments.last_mut() else {
-            return self.end_body().map(|()| 0);
+            return self.end_body();
         };
         hash_zeros(&mut body.hash, *offset - body.hashed);
         body.hashed = *offset;
         if *len == 0 {
             body.segments.pop();
-            return Ok(0);
+            return Ok(());
         }
-        let direct = out.len() >= DIRECT_BYTES_MIN || *len <= out.len() as u64;
-        let target = if direct {
-            out
-        } else {
-            self.ready.resize(CHUNK, 0);
-            &mut self.ready[..]
-        };
-        let wanted = (target.len() as u64).min(*len).min(CHUNK as u64) as usize;
-        let target = &mut target[..wanted];
+        let start = self.ready.len();
+        let room = PIECE_BYTES.saturating_sub(start).max(BLOCK);
+        let wanted = (*len).min(room as u64) as usize;
+        self.ready.resize(start + wanted, 0);
+        let target = &mut self.ready[start..];
         let read = read_at_most(&body.file, target, *offset);
         let read = read.or_fail(|| format!("cannot read {}", self.walk.show(&body.entry.path)))?;
         if read < wanted {
@@ -228,11 +244,7 @@ impl Archive<'_> {
         *offset += wanted as u64;
         *len -= wanted as u64;
         body.hashed = *offset;
-        if direct {
-            return Ok(wanted);
-        }
-        self.ready.truncate(wanted);
-        Ok(0)
+        Ok(())
     }
 
     fn end_body(&mut self) -> Result<()> {
@@ -240,8 +252,7 @@ impl Archive<'_> {
         hash_zeros(&mut body.hash, body.entry.size - body.hashed);
         let (_, now) = self.checked(&body.entry, &body.file, Ok(0))?;
         body.entry.sha256 = Some(body.hash.finalize());
-        let padding = body.stored.next_multiple_of(BLOCK as u64) - body.stored;
-        self.ready.resize(padding as usize, 0);
+        self.pad(padding(body.stored));
         let changed = body.short || differs(&body.stat, &now);
         self.file_done(&body.entry, &body.stat, changed)
     }
@@ -275,14 +286,22 @@ impl Archive<'_> {
 
 impl Read for Archive<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if let State::Failed(what) = &self.state {
-            return Err(Failure::new(what.clone()).into_io());
+        if self.taken == self.piece.len() && !buf.is_empty() {
+            let mut piece = std::mem::take(&mut self.piece);
+            self.taken = 0;
+            self.next_piece(&mut piece)?;
+            self.piece = piece;
         }
-        self.fill(buf).map_err(|failure| {
-            self.state = State::Failed(failure.to_string());
-            failure.into_io()
-        })
+        let n = buf.len().min(self.piece.len() - self.taken);
+        buf[..n].copy_from_slice(&self.piece[self.taken..self.taken + n]);
+        self.taken += n;
+        Ok(n)
     }
+}
+
+/// Zeros behind so many bytes of data, up to a whole block.
+fn padding(data: u64) -> usize {
+    (data.next_multiple_of(BLOCK as u64) - data) as usize
 }
 
 /// Reads until the buffer is full or the file ends.

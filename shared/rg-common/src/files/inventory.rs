@@ -7,8 +7,6 @@
 //! A file with several names counts as the same content under each of them: which name came
 //! first is an accident of the order. How many there are is in `links`.
 
-use std::fmt::Write as _;
-
 use crate::sha256::Sha256;
 use serde::{Deserialize, Serialize};
 
@@ -194,12 +192,16 @@ impl Sum {
     }
 }
 
-/// Bytes as lowercase hexadecimal digits.
+/// Bytes as lowercase hexadecimal digits. By a table: there is one for every file of a tree.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes everything");
-        text
-    })
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = |byte: &u8| {
+        [
+            DIGITS[usize::from(byte >> 4)],
+            DIGITS[usize::from(byte & 15)],
+        ]
+    };
+    bytes.iter().flat_map(digits).map(char::from).collect()
 }
 
 #[cfg(test)]

@@ -46,6 +46,13 @@ impl Credentials {
         Credentials::from_names(&path.display().to_string(), |name| file.get(name).cloned())
     }
 
+    /// From the text of such a file; `origin` says where it was read.
+    pub fn from_text(text: &str, origin: &str) -> Result<Credentials> {
+        let file = EnvFile::parse(text)
+            .map_err(|failure| failure.context(format!("cannot read {origin}")))?;
+        Credentials::from_names(origin, |name| file.get(name).cloned())
+    }
+
     /// From systemd credentials of the variables' names, or from the process's environment.
     pub fn from_environment() -> Result<Credentials> {
         Credentials::from_names("the environment", process_variable)
@@ -74,9 +81,24 @@ impl Credentials {
         &self.origin
     }
 
+    /// The access key itself, which is no secret to whoever serves it, and yet not for logs.
+    pub fn access_key(&self) -> &Secret {
+        &self.access_key
+    }
+
+    /// Its secret.
+    pub fn secret_key(&self) -> &Secret {
+        &self.secret_key
+    }
+
     /// For the SDK alone.
     pub(super) fn provider(&self) -> SharedCredentialsProvider {
-        SharedCredentialsProvider::new(aws_credential_types::Credentials::new(
+        SharedCredentialsProvider::new(self.signing())
+    }
+
+    /// For signing a request.
+    pub(super) fn signing(&self) -> aws_credential_types::Credentials {
+        aws_credential_types::Credentials::new(
             self.access_key.reveal(),
             self.secret_key.reveal(),
             self.session_token
@@ -84,7 +106,7 @@ impl Credentials {
                 .map(|token| token.reveal().to_owned()),
             None,
             "rg",
-        ))
+        )
     }
 }
 

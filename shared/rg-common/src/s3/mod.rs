@@ -9,7 +9,10 @@ pub mod canary;
 mod clock;
 mod credentials;
 mod digest;
+mod iam;
+mod pages;
 mod trouble;
+mod upload;
 mod words;
 
 use std::future::Future;
@@ -30,7 +33,10 @@ use crate::stop;
 use clock::ServiceClock;
 pub use credentials::Credentials;
 pub use digest::{Md5, Md5Sum, base64, etag_md5, md5, multipart_etag};
+pub use iam::{Iam, IamKey, IamKeys};
+pub use pages::{Listed, ObjectPages, PAGE};
 pub use trouble::{Kind, S3Error};
+pub use upload::{DAMAGED_TRIES, Upload, abort_upload};
 
 /// A connection must be made within this time.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(5);

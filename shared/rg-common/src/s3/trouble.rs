@@ -143,6 +143,21 @@ impl S3Error {
         }
     }
 
+    /// Reads an answer that no call of the SDK asked for.
+    pub(super) fn answered(status: u16, text: &str) -> S3Error {
+        let code = tag(text, "Code");
+        let kind = match (status, code.as_deref()) {
+            (200, _) => Kind::NotS3,
+            (_, Some("InvalidAction")) => Kind::Unsupported,
+            _ => kind(Some(status), code.as_deref()),
+        };
+        S3Error {
+            code,
+            status: Some(status),
+            ..S3Error::ours(kind, tag(text, "Message").unwrap_or_default())
+        }
+    }
+
     /// A failure of ours that came in between, told in its own words.
     pub fn stopped(failure: Failure) -> S3Error {
         S3Error {
@@ -277,7 +292,7 @@ fn causes<E: Error + 'static>(error: &E) -> String {
 }
 
 /// The text of an XML element without attributes; enough for S3's flat errors.
-fn tag(text: &str, name: &str) -> Option<String> {
+pub(super) fn tag(text: &str, name: &str) -> Option<String> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
     let (inside, _) = rest.split_once("</")?;
     (!inside.is_empty()).then(|| inside.to_owned())

@@ -1,6 +1,7 @@
 //! Counting and SHA-256, which anybody can check with `wc -c` and `sha256sum`.
 
 use std::io::Read;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::JoinHandle;
 
@@ -103,12 +104,13 @@ impl Digest {
     }
 }
 
-/// A [`Digest`] taken on a thread of its own: the thread that pulls the data has enough to do.
-/// Holds at most [`WAITING`] + 2 pieces of [`READ_BYTES`].
+/// A [`Digest`] taken on a thread of its own: the thread that pulls the data has enough to do. Both
+/// read the same memory. Holds at most [`WAITING`] + 2 pieces.
 pub(super) struct Aside {
-    piece: Vec<u8>,
-    filled: Option<SyncSender<Vec<u8>>>,
-    emptied: Receiver<Vec<u8>>,
+    filled: Option<SyncSender<Arc<Vec<u8>>>>,
+    emptied: Receiver<Arc<Vec<u8>>>,
+    /// What [`Aside::copy`] has put together.
+    copied: Vec<u8>,
     thread: Option<JoinHandle<Digest>>,
 }
 
@@ -118,14 +120,13 @@ const WAITING: usize = 3;
 impl Aside {
     /// Fails when no thread can be started.
     pub(super) fn new() -> Result<Self> {
-        let (filled, full) = mpsc::sync_channel::<Vec<u8>>(WAITING);
+        let (filled, full) = mpsc::sync_channel::<Arc<Vec<u8>>>(WAITING);
         let (back, emptied) = mpsc::channel();
         let digest = move || {
             let mut digest = Digest::default();
-            for mut piece in full {
+            for piece in full {
                 digest.update(&piece);
-                piece.clear();
-                // Whoever gave up takes no buffers back.
+                // Whoever gave up takes no pieces back.
                 back.send(piece).ok();
             }
             digest
@@ -135,37 +136,48 @@ impl Aside {
             .spawn(digest)
             .or_fail(|| "cannot start the digest's thread".to_owned())?;
         Ok(Aside {
-            piece: Vec::with_capacity(READ_BYTES),
             filled: Some(filled),
             emptied,
+            copied: Vec::new(),
             thread: Some(thread),
         })
     }
 
-    pub(super) fn update(&mut self, mut bytes: &[u8]) {
+    /// A piece whose digest has been taken, to be filled again, or a new one.
+    pub(super) fn emptied(&self) -> Vec<u8> {
+        let piece = self.emptied.try_recv().ok();
+        piece.and_then(Arc::into_inner).unwrap_or_default()
+    }
+
+    /// Passes a piece on, which its owner goes on reading.
+    pub(super) fn update(&self, piece: Vec<u8>) -> Arc<Vec<u8>> {
+        let piece = Arc::new(piece);
+        if let Some(filled) = &self.filled {
+            // The thread ends only when this sender does, or by a panic that `finish` reports.
+            filled.send(Arc::clone(&piece)).ok();
+        }
+        piece
+    }
+
+    /// The same for bytes that lie in somebody else's memory.
+    pub(super) fn copy(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let room = READ_BYTES - self.piece.len();
+            let room = READ_BYTES - self.copied.len();
             let (now, later) = bytes.split_at(room.min(bytes.len()));
-            self.piece.extend_from_slice(now);
+            self.copied.extend_from_slice(now);
             bytes = later;
-            if self.piece.len() == READ_BYTES {
-                self.pass_on();
+            if self.copied.len() == READ_BYTES {
+                let mut next = self.emptied();
+                next.clear();
+                let piece = std::mem::replace(&mut self.copied, next);
+                self.update(piece);
             }
         }
     }
 
-    fn pass_on(&mut self) {
-        let next = self.emptied.try_recv();
-        let next = next.unwrap_or_else(|_| Vec::with_capacity(READ_BYTES));
-        let piece = std::mem::replace(&mut self.piece, next);
-        if let Some(filled) = &self.filled {
-            // The thread ends only when this sender does, or by a panic that `finish` reports.
-            filled.send(piece).ok();
-        }
-    }
-
     pub(super) fn finish(mut self) -> Result<Digest> {
-        self.pass_on();
+        let rest = std::mem::take(&mut self.copied);
+        self.update(rest);
         self.filled = None;
         let thread = self.thread.take().map(JoinHandle::join);
         match thread {

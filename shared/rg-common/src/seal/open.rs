@@ -144,7 +144,7 @@ impl<R: Read> Read for Opener<R> {
         match read {
             Ok(0) => self.state = State::Ended,
             Ok(_) if self.passes_through() => {}
-            Ok(n) => self.plain.update(&buf[..n]),
+            Ok(n) => self.plain.copy(&buf[..n]),
             Err(_) => self.state = State::Failed,
         }
         // What the source said comes through unchanged, whatever a layer made of it.

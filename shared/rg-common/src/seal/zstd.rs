@@ -16,6 +16,9 @@ use crate::failure::{Failure, OrFail, Result};
 
 /// From 20 on zstd takes gigabytes on both sides, and readers refuse the window by default.
 const LEVELS: RangeInclusive<i32> = 1..=19;
+/// What a worker compresses at a time: half of zstd's own choice at level 1. A fifth less memory is
+/// touched (by a backup's page faults) and less is left to do at the end, for the same size.
+const JOB_BYTES: u32 = 1 << 20;
 /// Room for what zstd has ready, made at every step.
 const STEP_BYTES: usize = 128 << 10;
 
@@ -35,6 +38,9 @@ impl Compressor {
             let mut encoder = Encoder::new(level)?;
             encoder.set_parameter(CParameter::ChecksumFlag(true))?;
             encoder.set_parameter(CParameter::NbWorkers(threads))?;
+            if threads > 0 {
+                encoder.set_parameter(CParameter::JobSize(JOB_BYTES))?;
+            }
             Ok(encoder)
         };
         encoder()

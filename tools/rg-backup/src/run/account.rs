@@ -54,11 +54,10 @@ impl Report for Ran {
             }
             let name = done.id.as_ref().unwrap_or(&done.dataset);
             let account = format!(
-                "{} stored in {}, {} {}, in {}",
+                "{} stored in {}, {}, in {}",
                 report::bytes(done.stored_bytes),
                 report::span(done.seconds),
-                report::count(done.count),
-                done.count_of,
+                report::counted(done.count, done.count_of),
                 done.stores.join(", ")
             );
             let account = if self.dry_run {
@@ -128,7 +127,11 @@ pub(super) fn conclude(context: &Context, config: &Config, ran: &Ran) -> Vec<Str
         // A backup speaks no plugin protocol: the second is for completeness.
         Outcome::Incomplete | Outcome::Plugin(_) => (
             Event::Failure,
-            format!("{failed} of {total} backups failed on {}", ran.host),
+            format!(
+                "{failed} of {} failed on {}",
+                report::counted(total, "backups"),
+                ran.host
+            ),
         ),
     };
     tell(context, config, event, summary, details)

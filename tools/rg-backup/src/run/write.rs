@@ -1,7 +1,7 @@
 //! One backup's bytes on their way into a store: sealed, written, read back, described.
 
 use std::fs::File;
-use std::io::Read;
+use std::io;
 
 use rg_common::catalog::manifest::{Extent, FORMAT, ListFile};
 use rg_common::catalog::{self, Content, Manifest};
@@ -10,8 +10,8 @@ use rg_common::config::{Config, DatasetConfig};
 use rg_common::dataset::{self, Dump, Dumped, Recorded};
 use rg_common::names::BackupId;
 use rg_common::progress::Progress;
-use rg_common::seal::{self, Digests, Recipe};
-use rg_common::stop::Stoppable;
+use rg_common::seal::{self, Digests, Recipe, Sealer};
+use rg_common::stop::{self, Stoppable};
 use rg_common::store::Store;
 use rg_common::{Failure, Result};
 
@@ -40,15 +40,26 @@ pub(super) fn write(
     );
     let what = format!("cannot back up {}", dataset.name);
     let progress = Progress::new(context, dataset.name.as_str(), expected, dump);
-    let (progress, digests) = put(store, id, &file, Stoppable(progress), recipe, &what)?;
+    let sealer = seal::seal_pieces(progress, next_piece, recipe)?;
+    let (progress, digests) = put(store, id, &file, sealer, &what)?;
     let Dumped {
         mut content,
         list,
         notes,
         recorded,
-    } = progress.0.into_inner().finish()?;
+    } = progress.into_inner().finish()?;
+    // The data are read back while the list is written.
+    let (back, list) = std::thread::scope(|scope| {
+        let content = &content;
+        let list =
+            list.map(|list| scope.spawn(|| write_list(store, id, content, list, recipe, &what)));
+        let back = read_back(store, id, &file, &digests, &what);
+        let aborted = |_| Err(Failure::new("the thread that writes the list was aborted"));
+        (back, list.map(|list| list.join().unwrap_or_else(aborted)))
+    });
+    back?;
     if let Some(list) = list {
-        content.set_list(write_list(store, id, &content, list, recipe, &what)?);
+        content.set_list(list?);
     }
     let needed = content.needs().iter().map(|need| need.file.as_str());
     let files: Vec<&str> = needed.chain([file.as_str()]).collect();
@@ -84,7 +95,8 @@ fn write_list(
         _ => "files",
     };
     let file = format!("{}.{of}.jsonl{}", id.stem(), recipe.extension());
-    let (_, digests) = put(store, id, &file, list, recipe, what)?;
+    let (_, digests) = put(store, id, &file, seal::seal(list, recipe)?, what)?;
+    read_back(store, id, &file, &digests, what)?;
     let plain = extent(digests.plain_bytes, &digests.plain_sha256);
     Ok(ListFile {
         file,
@@ -93,22 +105,39 @@ fn write_list(
     })
 }
 
-/// Seals a stream into a store and reads it back; the stream's reader comes back with the digests.
-fn put<R: Read>(
+/// The dump's next piece, unless the process was asked to stop.
+fn next_piece(dump: &mut Progress<Box<dyn Dump + '_>>, piece: &mut Vec<u8>) -> io::Result<()> {
+    stop::check().map_err(Failure::into_io)?;
+    dump.bring(|dump| {
+        dump.next_piece(piece)?;
+        Ok(piece.len())
+    })
+}
+
+/// Puts a stream into a store; its source comes back with the digests.
+fn put<R>(
     store: &dyn Store,
     id: &BackupId,
     file: &str,
-    plain: R,
-    recipe: &Recipe,
+    mut sealer: Sealer<R>,
     what: &str,
 ) -> Result<(R, Digests)> {
-    let mut sealer = seal::seal(plain, recipe)?;
     let key = catalog::beside(id, file)?;
     store
         .put(&key, &mut sealer)
         .map_err(|error| error.into_failure(what))?;
-    let (plain, digests) = sealer.finish()?;
-    // What cannot be read back was not written.
+    sealer.finish()
+}
+
+/// What cannot be read back was not written.
+fn read_back(
+    store: &dyn Store,
+    id: &BackupId,
+    file: &str,
+    digests: &Digests,
+    what: &str,
+) -> Result<()> {
+    let key = catalog::beside(id, file)?;
     let found = seal::stored_fingerprint(Stoppable(store.get(&key)?))
         .map_err(|failure| failure.context(format!("{what}: reading {key} back")))?;
     if found != (digests.stored_bytes, digests.stored_fingerprint) {
@@ -118,7 +147,7 @@ fn put<R: Read>(
         ))
         .hint("its disk or the memory of this machine is failing"));
     }
-    Ok((plain, digests))
+    Ok(())
 }
 
 fn extent(bytes: u64, sha256: &str) -> Extent {

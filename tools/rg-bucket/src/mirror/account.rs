@@ -136,16 +136,16 @@ impl Report for Mirrored {
         if kept > 0 {
             let sign = page.tone(Tone::Warn, "⚠");
             page.line(format!(
-                "{sign}  {} objects are in {} alone and stay there (--delete removes them)",
-                report::count(kept),
+                "{sign}  {} in {} alone, left there (--delete removes what the source does not have)",
+                report::counted(kept, "objects"),
                 self.to
             ));
         }
         if self.lost_tags > 0 {
             let sign = page.tone(Tone::Warn, "⚠");
             page.line(format!(
-                "{sign}  the tags of {} objects did not come along: the target does not take them",
-                report::count(self.lost_tags)
+                "{sign}  the tags of {} did not come along: the target does not take them",
+                report::counted(self.lost_tags, "objects")
             ));
         }
         for (keys, what) in [

@@ -84,10 +84,10 @@ pub fn mirror(context: &Context, args: &args::Mirror) -> Result<Box<dyn Report>>
         return Ok(Box::new(mirrored));
     }
     if args.delete && mirrored.extra > 0 {
-        let count = report::count(mirrored.extra);
+        let count = report::counted(mirrored.extra, "objects");
         context.confirm(
             &format!(
-                "delete {count} objects, which the source does not have, from {}?",
+                "delete {count}, which the source does not have, from {}?",
                 to.shown()
             ),
             args.yes,
@@ -99,7 +99,8 @@ pub fn mirror(context: &Context, args: &args::Mirror) -> Result<Box<dyn Report>>
     let open = copier.uploads.abandon(&to);
     if open > 0 {
         tracing::warn!(
-            "{open} uploads could not be dropped; `rg-bucket clean {}` drops them later",
+            "{} could not be dropped; `rg-bucket clean {}` drops what is left later",
+            report::counted(open, "uploads"),
             to.name
         );
     }
@@ -252,9 +253,9 @@ fn limit(mirrored: &Mirrored, target: &Sorted, to: &Target, args: &args::Mirror)
     let allowed = target.count * u64::from(args.max_delete);
     if args.delete && mirrored.extra * 100 > allowed {
         return Err(Failure::new(format!(
-            "nothing is mirrored: {} of {} objects in {} would be deleted, more than {}%",
+            "nothing is mirrored: {} of {} in {} would be deleted, more than {}%",
             report::count(mirrored.extra),
-            report::count(target.count),
+            report::counted(target.count, "objects"),
             to.shown(),
             args.max_delete
         ))

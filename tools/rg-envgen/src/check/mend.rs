@@ -5,7 +5,7 @@
 //! the same values under the same names but for what was mended on purpose. Written atomically,
 //! with owner and attributes kept, and no copy of the old file left behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 
 use rg_common::env_file::dialect::tier::{Tier, render, tier};
@@ -52,7 +52,7 @@ pub fn mark(deployment: &Deployment, findings: &mut [Finding]) {
         if own.is_empty() {
             continue;
         }
-        let marks = plan(deployment, env).marks;
+        let marks: BTreeSet<(&str, usize)> = plan(deployment, env).marks.into_iter().collect();
         for finding in &mut own {
             finding.mends = marks.contains(&(finding.code.id, finding.line));
         }
@@ -193,8 +193,15 @@ impl Change<'_> {
             );
             self.done(codes::COMMENT_CONTINUES, comment.line, what);
         }
+        // Names that stand there with several values: which one counts, only a person knows.
+        let other = |entry: &&Entry| {
+            let last = document.get(&entry.name);
+            last.is_some_and(|last| last.value != entry.value)
+        };
+        let differing = document.entries.iter().filter(other);
+        let differing: BTreeSet<&str> = differing.map(|entry| entry.name.as_str()).collect();
         for entry in &document.entries {
-            if let Some(new) = self.entry(text, &document, entry) {
+            if let Some(new) = self.entry(text, &document, &differing, entry) {
                 changes.push((entry.span.clone(), new));
             }
         }
@@ -211,16 +218,16 @@ impl Change<'_> {
     }
 
     /// What a line is to be; none when it stays.
-    fn entry(&mut self, text: &str, document: &Document, entry: &Entry) -> Option<String> {
-        let all = || {
-            document
-                .entries
-                .iter()
-                .filter(|other| other.name == entry.name)
-        };
+    fn entry(
+        &mut self,
+        text: &str,
+        document: &Document,
+        differing: &BTreeSet<&str>,
+        entry: &Entry,
+    ) -> Option<String> {
         let line = entry.line;
         let last = document.get(&entry.name)?;
-        if last.line != line && all().all(|other| other.value == entry.value) {
+        if last.line != line && !differing.contains(entry.name.as_str()) {
             self.done(
                 codes::REPEATED,
                 line,
@@ -280,13 +287,10 @@ impl Change<'_> {
     fn new_name(&self, name: &str) -> Option<String> {
         let environment = self.env.environment.as_deref()?;
         self.env.spec?;
-        let variables = &self.deployment.place.as_ref()?.schema.variables;
-        if variables
-            .iter()
-            .any(|variable| variable.name_in(environment) == name)
-        {
+        if self.deployment.variable(self.env, name).is_some() {
             return None;
         }
+        let variables = &self.deployment.place.as_ref()?.schema.variables;
         let of = variables
             .iter()
             .find(|variable| variable.former_in(environment).any(|former| former == name))?;

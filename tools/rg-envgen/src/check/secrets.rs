@@ -1,5 +1,7 @@
 //! What a secret is worth, and comparing secrets without showing them.
 
+use std::borrow::Cow;
+
 use rg_common::{OrFail, Result};
 use ring::hmac;
 
@@ -143,14 +145,12 @@ pub fn bits(value: &str) -> u32 {
 }
 
 fn entropy(value: &str) -> f64 {
-    let mut counts = std::collections::BTreeMap::new();
-    for c in value.chars() {
-        *counts.entry(c).or_insert(0u32) += 1;
-    }
-    let total = value.chars().count() as f64;
-    counts
-        .values()
-        .map(|&count| f64::from(count) / total)
+    let mut characters: Vec<char> = value.chars().collect();
+    characters.sort_unstable();
+    let total = characters.len() as f64;
+    characters
+        .chunk_by(|a, b| a == b)
+        .map(|same| same.len() as f64 / total)
         .map(|p| -p * p.log2())
         .sum()
 }
@@ -195,15 +195,17 @@ fn is_guessable(value: &str) -> bool {
         })
         .collect();
     let lower = value.to_ascii_lowercase();
-    let left = |text: &str| {
-        let mut rest = text.to_owned();
-        for word in WORDS {
-            rest = rest.replace(word, "");
-        }
-        rest.len()
-    };
     // Little is left besides the words.
-    let decorated = |text: &str| left(text) < text.len() && left(text) <= 6;
+    let decorated = |text: &str| {
+        let letters = letters(text);
+        let mut rest = Cow::Borrowed(text);
+        for word in WORDS.iter().filter(|word| can_hold(letters, word)) {
+            if rest.contains(*word) {
+                rest = Cow::Owned(rest.replace(*word, ""));
+            }
+        }
+        rest.len() < text.len() && rest.len() <= 6
+    };
     let chars: Vec<u32> = lower.chars().map(u32::from).collect();
     let steps = chars
         .windows(2)
@@ -212,6 +214,18 @@ fn is_guessable(value: &str) -> bool {
     decorated(&plain)
         || decorated(&lower)
         || (chars.len() > 3 && steps * 4 >= (chars.len() - 1) * 3)
+}
+
+/// Which of a to z a text has, one bit each.
+fn letters(text: &str) -> u32 {
+    let small = text.bytes().filter(u8::is_ascii_lowercase);
+    small.fold(0, |letters, b| letters | 1 << (b - b'a'))
+}
+
+/// Whether a text with these letters can hold the word: most secrets are done with here, without a
+/// search for each word.
+fn can_hold(of_the_text: u32, word: &str) -> bool {
+    letters(word) & !of_the_text == 0
 }
 
 /// Passwords, and user names with power, that everybody knows from a vendor's documents.
@@ -294,8 +308,10 @@ pub fn placeholder(name: &str, value: &str) -> Option<&'static str> {
     if lower.contains("{{") && lower.contains("}}") {
         return Some("a template's `{{ … }}`");
     }
+    let letters = letters(&bare);
     if let Some(word) = WORDS
         .iter()
+        .filter(|word| can_hold(letters, word))
         .find(|word| bare == **word || (word.len() > 6 && bare.contains(**word)))
     {
         return Some(word);
@@ -338,7 +354,10 @@ pub fn placeholder(name: &str, value: &str) -> Option<&'static str> {
         "mydomain.com",
         "domain.tld",
     ];
-    if let Some(host) = hosts.iter().find(|host| lower.contains(**host)) {
+    if let Some(host) = hosts
+        .iter()
+        .find(|host| can_hold(letters, host) && lower.contains(**host))
+    {
         return Some(host);
     }
     let keys = ["sk-...", "sk-your", "sk-xxx", "..."];

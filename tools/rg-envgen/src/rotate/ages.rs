@@ -7,6 +7,7 @@ use rg_common::cli::Context;
 use rg_common::report::{self, Outcome, Page, Report, Tone};
 use serde::Serialize;
 
+use super::journal::{self, Journal};
 use crate::audit;
 use crate::place::Place;
 use crate::schema::Source;
@@ -32,6 +33,8 @@ pub struct Age {
 
 #[derive(Serialize)]
 struct Ages {
+    /// A rotation that is under way or was cut off, in words.
+    rotation: Option<String>,
     secrets: Vec<Age>,
 }
 
@@ -47,7 +50,9 @@ pub fn list(
     }
     let mut secrets = ages(place, state, context.now)?;
     secrets.retain(|age| only.is_none_or(|name| name == age.environment));
-    Ok(Box::new(Ages { secrets }))
+    let rotation = Journal::read(state)?;
+    let rotation = rotation.map(|journal| journal.said(journal::hold(state).is_err()));
+    Ok(Box::new(Ages { rotation, secrets }))
 }
 
 /// The ages of all secrets that have a value of their own and are in a file.
@@ -91,6 +96,9 @@ impl Report for Ages {
     }
 
     fn human(&self, page: &mut Page) {
+        if let Some(said) = &self.rotation {
+            page.line(format!("{}  {said}", page.tone(Tone::Warn, "⚠")));
+        }
         let rows: Vec<Vec<(Tone, String)>> = self.secrets.iter().map(cells).collect();
         page.table(&["ENVIRONMENT", "SECRET", "AGE", "LIMIT", ""], &rows);
         for age in self.secrets.iter().filter(|age| age.overdue) {

@@ -3,16 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::path::Path;
 
 use rg_common::secret::Secret;
-use rg_common::{Failure, OrFail, Result};
+use rg_common::{Failure, OrFail, Result, app};
 
 use super::Work;
 use super::journal::{self, FileChange, Journal, Login, Step};
+use super::keys::Way;
+use super::pair::{PairNames, effect};
 use crate::generate::{self, Random};
 use crate::replace;
 use crate::schema::{Consumer, Environment, Kind, Source, Variable};
-use crate::{address, app, derive, place, safe};
+use crate::{address, derive, place, safe};
 
 /// A value that is given on standard input is read up to this size.
 const VALUE_BYTES_MAX: u64 = 64 << 10;
@@ -37,8 +40,16 @@ impl Work<'_> {
         let old = derive::values(known, random, &|_| Some(String::new()))?;
         let mut fresh: BTreeMap<String, Secret> = BTreeMap::new();
         let mut effects = Vec::new();
+        let mut pairs: Vec<PairNames> = Vec::new();
         for word in &self.args.names {
-            let variable = self.root(schema.meant(word, &environment.name)?)?;
+            let variable = self.root(schema.meant(word, &environment.name)?);
+            if let Some(pair) = self.pair_of(&environment.name, &variable.id) {
+                if !pairs.contains(&pair) {
+                    pairs.push(pair);
+                }
+                continue;
+            }
+            self.refuse_odd(variable)?;
             let before = old.get(&variable.id).ok_or_else(|| {
                 Failure::new(format!("{word} has no value in {} yet", environment.name))
                     .hint("rg-envgen write makes one")
@@ -58,23 +69,33 @@ impl Work<'_> {
             );
             fresh.insert(variable.id.clone(), value);
         }
+        let mut keys = Vec::new();
+        for pair in &pairs {
+            keys.push(self.key_change(environment, pair, &old, &mut fresh, random)?);
+            for id in [&pair.access, &pair.secret] {
+                let variable = schema.variable(id);
+                let what = variable.and_then(|variable| variable.on_rotate.as_ref());
+                effects.extend(what.map(|what| format!("{id}: {what}")));
+            }
+            effects.extend(effect(keys.last(), &pair.access));
+        }
         let mut logins = Vec::new();
         let changed = self.followers(environment, &old, &fresh, &mut logins)?;
         let mut files = Vec::new();
         for holder in &mut holders {
             replace::look(&holder.path, false)?;
-            let before = holder.document.text();
+            let before = holder.file.text();
             for (id, value) in &changed {
                 let variable = schema
                     .variable(id)
                     .ok_or_else(|| Failure::new("the schema changed"))?;
                 let name = variable.name_in(&environment.name);
-                if holder.document.get(&name).is_some() {
+                if holder.file.get(&name).is_some() {
                     safe::check(&name, value.reveal())?;
-                    holder.document.set(&name, value);
+                    holder.file.set(&name, value);
                 }
                 for old in variable.former_in(&environment.name) {
-                    if holder.document.get(&old).is_some() {
+                    if holder.file.get(&old).is_some() {
                         return Err(Failure::new(format!(
                             "{old} in {} is an old name of {name}",
                             holder.path.display()
@@ -83,7 +104,7 @@ impl Work<'_> {
                     }
                 }
             }
-            let after = holder.document.text();
+            let after = holder.file.text();
             if after != before {
                 files.push(FileChange {
                     path: holder.path.clone(),
@@ -98,21 +119,39 @@ impl Work<'_> {
         for login in &mut logins {
             self.prepare(login)?;
         }
+        for key in &mut keys {
+            self.prepare_issue(key)?;
+            self.prepare_key(key)?;
+        }
         let config = self.place.config.as_ref();
         let app = config
             .and_then(|config| config.environment(&environment.name))
             .map(|one| &one.app);
         let units = match app {
-            Some(app) if !self.args.leave_units => app::active(&app.units)?,
+            Some(app) if !self.args.leave_units => app::active(app)?,
             _ => Vec::new(),
         };
+        let nothing = keys
+            .iter()
+            .any(|key| matches!(&key.way, Way::Started { containers } if containers.is_empty()));
+        if nothing && units.is_empty() {
+            return Err(Failure::new("the storage server reads its access key when it starts, and nothing is there to be restarted")
+                .hint("name its container in app.containers of rg.toml, or its unit in app.units"));
+        }
+        let mut names: Vec<String> = fresh.keys().cloned().collect();
+        for pair in pairs {
+            names.extend([pair.access, pair.secret]);
+        }
+        names.sort();
+        names.dedup();
         let journal = Journal {
             format: journal::FORMAT,
             time: self.context.now,
             environment: environment.name.clone(),
-            names: fresh.keys().cloned().collect(),
+            names,
             files,
             logins,
+            keys,
             units,
             step: Step::Created,
         };
@@ -120,7 +159,7 @@ impl Work<'_> {
     }
 
     /// The variable that is really rotated: the password inside an address, the original of a copy.
-    fn root<'s>(&'s self, variable: &'s Variable) -> Result<&'s Variable> {
+    pub(super) fn root<'s>(&'s self, variable: &'s Variable) -> &'s Variable {
         let schema = &self.place.schema;
         let other = match &variable.source {
             Source::Url(parts) => parts.password.only_reference(),
@@ -128,21 +167,35 @@ impl Work<'_> {
             Source::Twin(other) => Some(other.as_str()),
             _ => None,
         };
-        if let Some(other) = other.and_then(|id| schema.variable(id)) {
-            return self.root(other);
+        match other.and_then(|id| schema.variable(id)) {
+            Some(other) => self.root(other),
+            None => variable,
         }
+    }
+
+    /// What is no secret, or belongs to a container that is none of ours to restart.
+    fn refuse_odd(&self, variable: &Variable) -> Result<()> {
         if !matches!(variable.kind, Kind::Secret { .. }) {
             return Err(Failure::new(format!("{} is no secret", variable.id))
                 .hint("edit the file, or rg-envgen write --set"));
         }
-        let database = schema.variables.iter().any(|one| {
+        let database = self.place.schema.variables.iter().any(|one| {
             matches!(&one.source, Source::Url(parts) if parts.password.only_reference() == Some(&variable.id))
         });
         if variable.consumers.contains(&Consumer::Compose) && !database {
             return Err(Failure::new(format!("{} belongs to a container, which reads it only at its start", variable.id))
-                .hint("make a new access key on the storage server, give it to the app, and retire the old one"));
+                .hint("if it is a bucket's access key, name it in rg.toml: access_key and secret_key of [environments.NAME.buckets.NAME]"));
         }
-        Ok(variable)
+        Ok(())
+    }
+
+    /// What `--value-from` names.
+    pub(super) fn given(&self, path: &Path) -> Result<String> {
+        match path.as_os_str() == "-" {
+            true => std::io::read_to_string(std::io::stdin().lock().take(VALUE_BYTES_MAX))
+                .or_fail(|| "cannot read standard input".to_owned()),
+            false => place::read(path),
+        }
     }
 
     fn new_value(&self, variable: &Variable, random: &mut dyn Random) -> Result<Secret> {
@@ -151,11 +204,7 @@ impl Work<'_> {
                 Err(Failure::new("--value-from is for one secret at a time"))
             }
             (_, Some(path)) => {
-                let text = match path.as_os_str() == "-" {
-                    true => std::io::read_to_string(std::io::stdin().lock().take(VALUE_BYTES_MAX))
-                        .or_fail(|| "cannot read standard input".to_owned())?,
-                    false => place::read(path)?,
-                };
+                let text = self.given(path)?;
                 let line = text.lines().next().unwrap_or_default();
                 if !matches!(variable.source, Source::Person(_)) {
                     let fits = variable.kind.accepts(line);

@@ -9,6 +9,7 @@ use rg_common::postgres::DatabaseUrl;
 use rg_common::{Failure, OrFail, Result};
 use serde::{Deserialize, Serialize};
 
+use super::keys::{KeyChange, Way};
 use crate::place;
 use crate::replace::{self, Hold, Manner};
 
@@ -26,21 +27,54 @@ pub struct Journal {
     pub(super) names: Vec<String>,
     pub(super) files: Vec<FileChange>,
     pub(super) logins: Vec<Login>,
+    /// S3 access keys.
+    #[serde(default)]
+    pub(super) keys: Vec<KeyChange>,
     /// The units that were active.
     pub(super) units: Vec<String>,
     pub(super) step: Step,
 }
 
-/// How far it has come for certain.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// How far it has come for certain: the marks that a run which finds the journal goes by.
+///
+/// | mark | written | a run that finds it |
+/// |---|---|---|
+/// | `created` | before the server is asked for anything | undoes |
+/// | `issued` | when the server has made an access key | undoes |
+/// | `switched` | when the env files hold the new values | goes on from the restart |
+/// | `healthy` | when the app is well with them | retires the old access keys |
+/// | `undoing` | when it has failed after the switch | undoes |
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Step {
     /// Anything up to the switch of the files may have happened, or nothing.
     Created,
+    /// The same, and the new access keys are known here.
+    Issued,
     /// Server and files have the new values.
     Switched,
+    /// The app is well with them: from here on nothing is undone any more.
+    Healthy,
     /// It has failed, and the old values are being put back.
     Undoing,
+}
+
+impl Step {
+    /// What the next run does, in an operator's words.
+    pub fn next(self) -> &'static str {
+        match self {
+            Step::Created | Step::Issued => {
+                "the old values are in use, and `rg-envgen rotate` takes the new ones back"
+            }
+            Step::Switched => {
+                "the files hold the new values, and `rg-envgen rotate` restarts the app and finishes it"
+            }
+            Step::Healthy => {
+                "the new values are in use, and `rg-envgen rotate` retires the old access key"
+            }
+            Step::Undoing => "`rg-envgen rotate` puts the old values back",
+        }
+    }
 }
 
 /// A file with its whole text before and after.
@@ -109,6 +143,44 @@ impl Journal {
             )));
         }
         Ok(Some(journal))
+    }
+
+    /// What it says to somebody who looks; `held` while a run is at work.
+    pub fn said(&self, held: bool) -> String {
+        let names = self.names.join(", ");
+        match held {
+            true => format!("a rotation of {names} in {} is under way", self.environment),
+            false => format!(
+                "a rotation of {names} in {} was cut off: {}",
+                self.environment,
+                self.step.next()
+            ),
+        }
+    }
+
+    /// All secrets in it, so that none gets into a message.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        let pairs = self.keys.iter().flat_map(|key| [&key.old, &key.new]);
+        pairs.flat_map(|pair| [pair.secret.as_str(), pair.access.as_str()])
+    }
+
+    /// Whether an old access key is still to be retired on a server.
+    pub fn retires(&self) -> bool {
+        let mut ways = self.keys.iter().map(|key| &key.way);
+        ways.any(|way| matches!(way, Way::Issued { .. }))
+    }
+
+    /// The containers that are made anew, each once.
+    pub fn containers(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for key in &self.keys {
+            if let Way::Started { containers } = &key.way {
+                names.extend(containers.iter().map(|container| container.name.clone()));
+            }
+        }
+        names.sort();
+        names.dedup();
+        names
     }
 
     /// Writes it, safely on disk when it returns.

@@ -3,6 +3,8 @@
 //! The server is given a SCRAM verifier made here, so that no password reaches its log. What it
 //! kept of the old one is read first and put back as it was, where that may be read.
 
+use std::time::{Duration, Instant};
+
 use postgres_protocol::password::scram_sha_256;
 use rg_common::postgres::create::{identifier, literal};
 use rg_common::postgres::{DatabaseUrl, Session};
@@ -11,6 +13,13 @@ use rg_common::{Failure, Result};
 use super::Work;
 use super::journal::Login;
 use crate::place;
+
+/// What sessions of this tool are called in `pg_stat_activity`.
+pub(super) const APPLICATION: &str = "rg-envgen";
+/// A session of a run that was killed ends within this time, with its statement.
+const SETTLE_LIMIT: Duration = Duration::from_secs(10);
+/// The wait between two looks at it. Not cut short by a signal: this is cleaning up.
+const SETTLE_LOOK: Duration = Duration::from_millis(100);
 
 impl Work<'_> {
     /// Makes the verifiers, and sees that the old password logs in.
@@ -87,6 +96,9 @@ impl Work<'_> {
     pub(super) fn restore(&self, login: &Login) -> Result<()> {
         let old = DatabaseUrl::parse(&login.old)?;
         let new = DatabaseUrl::parse(&login.new)?;
+        let session = self.either(&old, &new)?;
+        settle(&session, &login.role)?;
+        session.close();
         let first = match self.connector.open(&old) {
             // A server that asks for no password takes the old one too: what it keeps tells.
             Ok(session) => {
@@ -112,12 +124,38 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// A session by the administrator, or by whichever password is the one. Between the two looks a
+    /// statement of a run that was killed may change it, so both are tried again.
+    fn either(&self, old: &DatabaseUrl, new: &DatabaseUrl) -> Result<Session> {
+        if let Some(admin) = self.admin(old)? {
+            return Ok(admin);
+        }
+        let began = Instant::now();
+        loop {
+            let first = match self.connector.open(old) {
+                Ok(session) => return Ok(session),
+                Err(failure) => failure,
+            };
+            if let Ok(session) = self.connector.open(new) {
+                return Ok(session);
+            }
+            if began.elapsed() >= SETTLE_LIMIT {
+                return Err(first);
+            }
+            std::thread::sleep(SETTLE_LOOK);
+        }
+    }
+
     /// The role that `--admin` names, on the same server.
     fn admin(&self, own: &DatabaseUrl) -> Result<Option<Session>> {
         let Some(path) = &self.args.admin else {
             return Ok(None);
         };
         let text = place::read(path)?;
+        // Keys of a storage server's administrator are for access keys.
+        if text.lines().any(|line| line.contains("AWS_ACCESS_KEY_ID")) {
+            return Ok(None);
+        }
         let url = DatabaseUrl::parse(text.lines().next().unwrap_or_default().trim())
             .map_err(|failure| failure.context(format!("cannot read {}", path.display())))?;
         if url.server() != own.server() {
@@ -130,6 +168,25 @@ impl Work<'_> {
         }
         self.connector.open(&url).map(Some)
     }
+}
+
+/// Waits until no session of an earlier run is left: the server finishes a statement although whoever
+/// asked for it was killed, and a new password that comes after the look would lock the app out.
+fn settle(session: &Session, role: &str) -> Result<()> {
+    let sql = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity
+               WHERE application_name = $1 AND pid <> pg_catalog.pg_backend_pid()
+                 AND (usename = $2 OR usename = current_user)";
+    let began = Instant::now();
+    while session.value::<i64>(sql, &[&APPLICATION, &role])? > 0 {
+        if began.elapsed() >= SETTLE_LIMIT {
+            return Err(Failure::new(format!(
+                "another session of {APPLICATION} with the role {role} does not end"
+            ))
+            .hint("wait for it, or end it with pg_terminate_backend"));
+        }
+        std::thread::sleep(SETTLE_LOOK);
+    }
+    Ok(())
 }
 
 fn alter(session: &Session, role: &str, verifier: &str) -> Result<()> {

@@ -245,16 +245,16 @@ impl Prepared {
     pub fn target(&self) -> String {
         let Counts { put, delete, leave } = self.counts.get();
         let (put, delete, leave) = (
-            report::count(put),
+            report::counted(put, "objects"),
             report::count(delete),
             report::count(leave),
         );
         let shown = self.place.target.shown();
         match (&self.beside, self.exists) {
             (Some(target), _) => format!("fill {}", target.shown()),
-            (None, false) => format!("make {shown} and put {put} objects"),
+            (None, false) => format!("make {shown} and put {put}"),
             (None, true) => format!(
-                "change {shown}: put {put}, delete {delete}, leave {leave} objects alone (what goes is kept in {})",
+                "change {shown}: put {put}, delete {delete}, leave {leave} alone (what goes is kept in {})",
                 self.safety.display()
             ),
         }

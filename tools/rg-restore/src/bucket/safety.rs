@@ -22,6 +22,8 @@ use super::{Place, differs, flush};
 use crate::journal::Part;
 use crate::{live, scratch};
 
+/// So often a bucket is put as it was, where it does not hold that afterwards.
+const TAKE_BACK_TRIES: u32 = 3;
 const SUFFIX: &str = ".objects";
 const UNFINISHED: &str = ".objects.tmp";
 const ARCHIVE: &str = "objects.tar.zst";
@@ -137,7 +139,8 @@ fn save(
     let (saving, _) = sealer.finish()?;
     let (objects, bytes) = saving.finish()?;
     tracing::info!(
-        "{objects} objects ({}) are kept in {}",
+        "kept {} ({}) in {}",
+        report::counted(objects, "objects"),
         report::bytes(bytes),
         safety.display()
     );
@@ -193,12 +196,20 @@ pub fn take_back(context: &Context, config: &Config, part: &Part) -> Result<()> 
     wanted_as_listed(&safety.join(LIST), &place.wanted())?;
     let created = safety.join(CREATED);
     let scope = Scope::Only(&created);
-    let changes = place.plan(target, scope)?;
-    changes.apply(target, &mut |_| kept(safety))?;
     let mut notes = Vec::new();
-    let wrong = changes.check(target, &place.wanted(), scope, &mut notes)?;
-    if !wrong.is_empty() {
-        return Err(differs(target, &wrong));
+    for tries_left in (0..TAKE_BACK_TRIES).rev() {
+        let changes = place.plan(target, scope)?;
+        changes.apply(target, &mut |_| kept(safety))?;
+        notes.clear();
+        let wrong = changes.check(target, &place.wanted(), scope, &mut notes)?;
+        if wrong.is_empty() {
+            break;
+        }
+        if tries_left == 0 {
+            return Err(differs(target, &wrong));
+        }
+        // What a killed restore had sent may arrive behind what has just been put.
+        tracing::info!("{}; it is put once more", differs(target, &wrong));
     }
     for note in notes {
         tracing::warn!("{note}");

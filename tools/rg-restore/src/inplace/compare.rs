@@ -2,6 +2,7 @@
 
 use rg_common::dump::{Inventory, RowPieces, RowSum, Sequence};
 use rg_common::failure::{Failure, Result};
+use rg_common::nouns::{count, counted};
 use rg_common::postgres::create::{identifier, literal};
 
 use super::InPlaceReport;
@@ -45,14 +46,14 @@ pub(super) fn compare(
         let shown = format!("table {}.{}", table.schema, table.name);
         if sum.rows() != table.rows {
             differences.push(format!(
-                "{shown} has {} rows instead of {}",
-                sum.rows(),
-                table.rows
+                "{shown} has {} instead of {}",
+                counted(sum.rows(), "rows"),
+                count(table.rows)
             ));
         } else if sum.checksum() != table.checksum {
             differences.push(format!(
-                "{shown} has other values in its {} rows",
-                table.rows
+                "{shown} has other values in its {}",
+                counted(table.rows, "rows")
             ));
         }
     }
@@ -63,8 +64,8 @@ pub(super) fn compare(
     let expected = &inventory.large_objects;
     if (objects.rows(), objects.checksum()) != (expected.count, expected.checksum.clone()) {
         differences.push(format!(
-            "the {} large objects are not the backup's {}",
-            objects.rows(),
+            "the {} are not the backup's {}",
+            counted(objects.rows(), "large objects"),
             expected.count
         ));
     }

@@ -36,7 +36,7 @@ impl Report for Restored {
 
     fn human(&self, page: &mut Page) {
         for done in &self.parts {
-            let figures = format!("{} {}", report::count(done.count), done.count_of);
+            let figures = report::counted(done.count, done.count_of);
             let line = if self.dry_run {
                 format!(
                     "would restore {} from {} into {} ({figures})",

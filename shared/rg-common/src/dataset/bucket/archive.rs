@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tokio::task::JoinHandle;
 
 use super::index::Index;
-use super::live::{Bucket, Known, Listed, SMALL_BYTES, Stream};
+use super::live::{Bucket, Known, Listed, SMALL_BYTES, Small, Stream};
 use super::object::{Members, ObjectEntry};
 use super::sorted::Sorted;
 use super::{Request, is_young};
@@ -82,7 +82,7 @@ enum Next {
     Large(Listed, Option<String>),
 }
 
-type Fetch = JoinHandle<Result<Option<(Known, Bytes)>, S3Error>>;
+type Fetch = JoinHandle<Result<Small, S3Error>>;
 
 /// A large object going out.
 struct Body {
@@ -220,24 +220,12 @@ impl Archive {
                 let came = came.or_fail(|| format!("reading `{}` was broken off", object.key))?;
                 let doing = format!("read object `{}`", object.key);
                 match came.map_err(|error| self.bucket.failure(&doing, error))? {
-                    Some((known, bytes)) => self.small(object.key, member, known, &bytes),
-                    None => self.vanished(&object.key),
+                    Small::Whole(known, bytes) => self.small(object.key, member, *known, &bytes),
+                    Small::Grown => self.large(object.key, member),
+                    Small::Gone => self.vanished(&object.key),
                 }
             }
-            Some(Next::Large(object, member)) => match Stream::open(&self.bucket, &object.key)? {
-                Some(stream) => {
-                    let head = self.header(&object.key, member.as_deref(), &stream.known);
-                    self.ready = head.into();
-                    self.body = Some(Body {
-                        key: object.key,
-                        member,
-                        stream,
-                        hash: Sha256::new(),
-                    });
-                    Ok(())
-                }
-                None => self.vanished(&object.key),
-            },
+            Some(Next::Large(object, member)) => self.large(object.key, member),
             None => {
                 self.ready = Bytes::from_static(&[0; 2 * BLOCK]);
                 self.state = State::Ended;
@@ -259,6 +247,21 @@ impl Archive {
         self.ready = out.into();
         let sha256 = Sha256::digest(bytes);
         self.read(key, member, known, &sha256)
+    }
+
+    /// Begins an object that is read while it goes out.
+    fn large(&mut self, key: String, member: Option<String>) -> Result<()> {
+        let Some(stream) = Stream::open(&self.bucket, &key)? else {
+            return self.vanished(&key);
+        };
+        self.ready = self.header(&key, member.as_deref(), &stream.known).into();
+        self.body = Some(Body {
+            key,
+            member,
+            stream,
+            hash: Sha256::new(),
+        });
+        Ok(())
     }
 
     fn end_body(&mut self) -> Result<()> {

@@ -1,6 +1,7 @@
 //! What a bucket holds now: its list, and its objects one by one.
 
 use std::fs::File;
+use std::time::Duration;
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
@@ -12,14 +13,16 @@ use serde::{Deserialize, Serialize};
 use super::object::Headers;
 use super::sorted::{Named, Sorted, Sorter};
 use crate::failure::{Failure, Result};
-use crate::s3::{Client, Kind, S3Error};
+use crate::s3::{Client, Kind, ObjectPages, S3Error};
 
 /// An object up to this size is fetched whole, several at a time.
 pub(super) const SMALL_BYTES: u64 = 256 << 10;
 /// So many times in a row may a connection bring nothing.
 pub(super) const IDLE_TRIES: u32 = 5;
-/// So many pages in a row may be empty and still promise more.
-const EMPTY_PAGES_MAX: u32 = 10;
+/// An object that was small when it was listed is held up to this size, however it has grown since.
+const HELD_BYTES_MAX: u64 = 4 * SMALL_BYTES;
+/// The pause after the first connection that brings nothing; doubled each time.
+const IDLE_PAUSE: Duration = Duration::from_millis(200);
 
 /// A bucket and the way to it.
 #[derive(Clone)]
@@ -52,39 +55,23 @@ impl Bucket {
     /// Everything in it, sorted by key; all of it or an error. `room` makes an empty file.
     pub fn list(&self, room: impl FnMut() -> Result<File>) -> Result<Sorted<Listed>> {
         let mut sorter = Sorter::new(room);
-        let mut token: Option<String> = None;
-        let mut empty = 0;
-        let cannot = |error| self.failure(&format!("list bucket `{}`", self.name), error);
+        let mut pages = ObjectPages::new(&self.client, &self.name, "");
         loop {
-            let call = self.client.sdk().list_objects_v2().bucket(&self.name);
-            let call = call.set_continuation_token(token.clone());
-            let page = self.client.call(call.send()).map_err(cannot)?;
-            for object in page.contents() {
-                let (Some(key), Some(size)) = (object.key(), object.size()) else {
-                    return Err(cannot(broken("an object without key or size")));
-                };
+            let page = pages.next_page().map_err(|error| {
+                let doing = format!("list bucket `{}`", self.name);
+                self.failure(&doing, error)
+            })?;
+            let Some(page) = page else {
+                return sorter.finish();
+            };
+            for object in page {
                 sorter.push(Listed {
-                    key: key.to_owned(),
-                    size: u64::try_from(size).unwrap_or(0),
-                    etag: object.e_tag().map(bare),
-                    modified: object.last_modified().map(time).unwrap_or_default(),
+                    key: object.key,
+                    size: object.size,
+                    etag: object.etag,
+                    modified: object.modified.unwrap_or_default(),
                 })?;
             }
-            if page.is_truncated() != Some(true) {
-                return sorter.finish();
-            }
-            empty = if page.contents().is_empty() {
-                empty + 1
-            } else {
-                0
-            };
-            let next = page.next_continuation_token().map(str::to_owned);
-            if next.is_none() || next == token || empty > EMPTY_PAGES_MAX {
-                return Err(cannot(broken(
-                    "the list breaks off: more is promised, but not where",
-                )));
-            }
-            token = next;
         }
     }
 
@@ -134,19 +121,15 @@ impl Bucket {
         }
     }
 
-    /// A whole small object; none when it is gone.
-    pub async fn small(&self, key: &str) -> Result<Option<(Known, Bytes)>, S3Error> {
+    /// An object that was small when it was listed.
+    pub async fn small(&self, key: &str) -> Result<Small, S3Error> {
         let mut tries = 0;
         loop {
             let Some((known, mut body)) = self.open(key).await? else {
-                return Ok(None);
+                return Ok(Small::Gone);
             };
-            if known.size > 4 * SMALL_BYTES {
-                // It has grown since it was listed.
-                return Err(S3Error::ours(
-                    Kind::Other,
-                    "it grew while it was read".to_owned(),
-                ));
+            if known.size > HELD_BYTES_MAX {
+                return Ok(Small::Grown);
             }
             let mut bytes = BytesMut::with_capacity(known.size as usize);
             while let Ok(Some(chunk)) = body.try_next().await {
@@ -156,17 +139,36 @@ impl Bucket {
                 }
             }
             if bytes.len() as u64 == known.size {
-                return Ok(Some((known, bytes.freeze())));
+                return Ok(Small::Whole(Box::new(known), bytes.freeze()));
             }
             tries += 1;
             if tries >= IDLE_TRIES {
-                return Err(S3Error::ours(
-                    Kind::Unreachable,
-                    "it ends too early".to_owned(),
-                ));
+                return Err(ends_early());
             }
+            pause(tries).await;
         }
     }
+}
+
+/// What came of an object that was small when it was listed.
+pub(super) enum Small {
+    /// All of it.
+    Whole(Box<Known>, Bytes),
+    /// It is there, and too large by now to be held.
+    Grown,
+    /// It is not there any more.
+    Gone,
+}
+
+/// So many tries in a row brought nothing.
+pub(super) fn ends_early() -> S3Error {
+    S3Error::ours(Kind::Unreachable, "it ends too early")
+}
+
+/// Before the next try, when so many in a row brought nothing: a busy service must not be asked
+/// again at once by sixteen at a time.
+pub(super) async fn pause(tries: u32) {
+    tokio::time::sleep(IDLE_PAUSE * (1 << tries.min(IDLE_TRIES))).await;
 }
 
 /// What an answer tells of an object.
@@ -270,9 +272,9 @@ impl Stream {
                 None => {
                     self.idle += 1;
                     if self.idle >= IDLE_TRIES {
-                        let early = "it ends too early".to_owned();
-                        return Err(self.failed(S3Error::ours(Kind::Unreachable, early)));
+                        return Err(self.failed(ends_early()));
                     }
+                    self.bucket.client.wait(pause(self.idle))?;
                 }
             }
         }
@@ -294,7 +296,7 @@ impl Stream {
 }
 
 fn broken(said: &str) -> S3Error {
-    S3Error::ours(Kind::Other, said.to_owned())
+    S3Error::ours(Kind::Broken, said)
 }
 
 /// An ETag without its quotes.

@@ -30,6 +30,7 @@ use crate::catalog::Content;
 use crate::catalog::manifest::BucketContent;
 use crate::config::BucketConfig;
 use crate::failure::{OrFail, Result};
+use crate::nouns::counted;
 use crate::s3::Client;
 
 use archive::Archive;
@@ -93,7 +94,7 @@ impl Dump for BucketDump {
         let mut again = list.try_clone().or_fail(what)?;
         let notes = match tally.vanished {
             0 => Vec::new(),
-            count => vec![format!("{count} objects vanished while read")],
+            count => vec![format!("{} vanished while read", counted(count, "objects"))],
         };
         let content = BucketContent {
             service: self.owner.service.clone(),

@@ -19,6 +19,7 @@ use super::target::{Room, open};
 use crate::catalog::manifest::BucketContent;
 use crate::failure::{Failure, OrFail, Result};
 use crate::names::Stamp;
+use crate::nouns::counted;
 use crate::s3::{self, Md5};
 
 /// An object that a bucket is to hold.
@@ -72,7 +73,8 @@ pub fn prove(
     }
     if proven != expected {
         return Err(Failure::new(format!(
-            "{proven} of {expected} objects were found in the archives"
+            "of {} only {proven} were found in the archives",
+            counted(expected, "objects")
         )));
     }
     let what = || format!("cannot write {}", wanted.display());
@@ -116,8 +118,10 @@ fn check_list(list: &Path, content: Option<&BucketContent>, stamps: &[Stamp]) ->
             if (objects, bytes, &digest) != (content.objects, content.bytes, &content.digest) =>
         {
             Err(Failure::new(format!(
-                "the list of objects is not as recorded: {objects} objects of {bytes} bytes, recorded were {} of {}",
-                content.objects, content.bytes
+                "the list of objects is not as recorded: {} of {bytes} bytes, recorded were {} of {}",
+                counted(objects, "objects"),
+                content.objects,
+                content.bytes
             )))
         }
         _ => Ok(objects),

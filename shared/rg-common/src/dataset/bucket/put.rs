@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::io::Read;
 
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
@@ -15,7 +14,7 @@ use super::live::Bucket;
 use super::object::{Headers, ObjectEntry};
 use crate::catalog::manifest::hex;
 use crate::failure::{Failure, Result};
-use crate::s3::{self, Kind, S3Error};
+use crate::s3::{self, DAMAGED_TRIES, Kind, S3Error};
 use crate::sha256::Sha256;
 
 /// Objects up to this size are sent in one piece, larger ones in parts of it.
@@ -26,8 +25,6 @@ const PARTS_MAX: u64 = 10_000;
 const CALLS_MAX: usize = 16;
 /// So many bytes travel at once, unless a single part is larger.
 const BYTES_MAX: usize = 64 << 20;
-/// A piece that was changed on its way is sent again so often.
-const DAMAGED_TRIES: u32 = 3;
 
 /// The length of a part of an object: only above 156 GiB it is more than [`PART_BYTES`].
 pub(super) fn part_bytes(size: u64) -> usize {
@@ -182,22 +179,19 @@ fn put_in_parts(bucket: &Bucket, entry: &ObjectEntry, content: &mut dyn Read) ->
         .set_content_language(headers.content_language.clone())
         .set_metadata(metadata(headers));
     let begun = bucket.client.call(call.send()).map_err(failed)?;
-    let mut upload = Upload {
-        bucket,
-        key: &entry.key,
-        id: begun.upload_id().unwrap_or_default().to_owned(),
-        travelling: JoinSet::new(),
-        parts: Vec::new(),
-        open: true,
-    };
+    let id = begun.upload_id();
+    let mut upload =
+        s3::Upload::new(&bucket.client, &bucket.name, &entry.key, id).map_err(failed)?;
     let part = part_bytes(entry.size);
-    let calls = (BYTES_MAX / part).max(1);
+    let at_once = (BYTES_MAX / part).max(1);
     let mut hash = Sha256::new();
-    let (mut left, mut number) = (entry.size, 0);
+    let mut left = entry.size;
     while left > 0 {
-        upload.settle(calls - 1).map_err(failed)?;
+        // Before the next is read: memory is the parts that travel.
+        upload.settle(at_once - 1).map_err(failed)?;
         let size = left.min(part as u64);
-        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+        let mut bytes = upload.spare().unwrap_or_default();
+        bytes.reserve_exact(usize::try_from(size).unwrap_or_default());
         let read = content.take(size).read_to_end(&mut bytes);
         let read =
             read.map_err(|error| Failure::from_io(format!("cannot read `{}`", entry.key), error))?;
@@ -206,117 +200,16 @@ fn put_in_parts(bucket: &Bucket, entry: &ObjectEntry, content: &mut dyn Read) ->
         }
         hash.update(&bytes);
         left -= size;
-        number += 1;
-        upload.send(number, Bytes::from(bytes));
+        upload.send(Bytes::from(bytes), at_once).map_err(failed)?;
     }
     upload.settle(0).map_err(failed)?;
     // Before it can be seen.
     proven(entry, hash)?;
-    upload.complete().map_err(failed)
-}
-
-/// An object's parts on their way. Dropped before it is complete, it is aborted.
-struct Upload<'a> {
-    bucket: &'a Bucket,
-    key: &'a str,
-    id: String,
-    travelling: JoinSet<Result<CompletedPart, S3Error>>,
-    parts: Vec<CompletedPart>,
-    open: bool,
-}
-
-impl Upload<'_> {
-    fn send(&mut self, number: i32, bytes: Bytes) {
-        let (bucket, key, id) = (self.bucket.clone(), self.key.to_owned(), self.id.clone());
-        let call = async move {
-            let md5 = s3::base64(&s3::md5(&bytes));
-            let mut tries = 0;
-            loop {
-                tries += 1;
-                let call = bucket.client.sdk().upload_part();
-                let mut call = call
-                    .bucket(&bucket.name)
-                    .key(&key)
-                    .upload_id(&id)
-                    .part_number(number)
-                    .content_md5(&md5)
-                    .body(ByteStream::from(bytes.clone()))
-                    .customize()
-                    .config_override(s3::sending(bytes.len() as u64));
-                if bucket.client.is_encrypted() {
-                    // TLS and Content-MD5 protect it; a further SHA-256 would only cost time.
-                    call = call.disable_payload_signing();
-                }
-                match call.send().await.map_err(S3Error::of) {
-                    Ok(answer) => {
-                        let part = CompletedPart::builder().part_number(number);
-                        return Ok(part.set_e_tag(answer.e_tag().map(str::to_owned)).build());
-                    }
-                    Err(error) if error.kind == Kind::Damaged && tries < DAMAGED_TRIES => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        };
-        self.travelling.spawn_on(call, self.bucket.client.network());
+    match upload.complete() {
+        // A second attempt after a cut answer finds no upload any more. Whether the first one made
+        // it is seen when it is read back.
+        Err(error) if error.kind != Kind::NoObject => return Err(failed(error)),
+        _ => upload.close(),
     }
-
-    fn settle(&mut self, calls: usize) -> Result<(), S3Error> {
-        while self.travelling.len() > calls {
-            let next = self.bucket.client.wait(self.travelling.join_next());
-            match next.map_err(S3Error::stopped)? {
-                Some(Ok(part)) => self.parts.push(part?),
-                Some(Err(error)) => {
-                    let said = format!("a part was not sent: {error}");
-                    return Err(S3Error::ours(Kind::Other, said));
-                }
-                None => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn complete(mut self) -> Result<(), S3Error> {
-        self.parts.sort_by_key(|part| part.part_number());
-        let parts = std::mem::take(&mut self.parts);
-        let list = CompletedMultipartUpload::builder().set_parts(Some(parts));
-        let call = self.bucket.client.sdk().complete_multipart_upload();
-        let call = call
-            .bucket(&self.bucket.name)
-            .key(self.key)
-            .upload_id(&self.id)
-            .multipart_upload(list.build())
-            .customize()
-            .config_override(s3::completing());
-        // Whether a cut connection left it complete is seen when it is read back.
-        let done = self.bucket.client.call(call.send());
-        match done {
-            Ok(_) => {}
-            // A second attempt after a cut answer finds no upload any more.
-            Err(error) if error.kind == Kind::NoObject => {}
-            Err(error) => return Err(error),
-        }
-        self.open = false;
-        Ok(())
-    }
-}
-
-impl Drop for Upload<'_> {
-    fn drop(&mut self) {
-        if !self.open {
-            return;
-        }
-        self.travelling.abort_all();
-        let client = &self.bucket.client;
-        client.clean_up(async { while self.travelling.join_next().await.is_some() {} });
-        let call = client.sdk().abort_multipart_upload();
-        let call = call
-            .bucket(&self.bucket.name)
-            .key(self.key)
-            .upload_id(&self.id)
-            .send();
-        if let Some(Err(error)) = client.clean_up(call) {
-            let what = format!("an upload of `{}` was not aborted", self.key);
-            tracing::warn!("{}", client.failure(what, S3Error::of(error)));
-        }
-    }
+    Ok(())
 }

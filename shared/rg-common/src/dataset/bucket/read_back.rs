@@ -5,7 +5,7 @@ use std::io::BufRead;
 
 use tokio::task::JoinHandle;
 
-use super::live::{Bucket, IDLE_TRIES, Known};
+use super::live::{Bucket, IDLE_TRIES, Known, ends_early, pause};
 use super::object::{Headers, ObjectEntry};
 use super::sorted::read_line;
 use crate::catalog::manifest::hex;
@@ -106,8 +106,9 @@ async fn digest(bucket: &Bucket, key: &str) -> Result<Option<(Headers, String)>,
             Ok(None) | Err(_) => {
                 idle += 1;
                 if idle >= IDLE_TRIES {
-                    return Err(S3Error::ours(Kind::Unreachable, "it ends too early"));
+                    return Err(ends_early());
                 }
+                pause(idle).await;
                 body = bucket.go_on(key, &known, at).await?;
             }
         }

@@ -127,6 +127,24 @@ fn the_same_tree_gives_the_same_bytes() {
 }
 
 #[test]
+fn pieces_are_the_same_archive_and_never_large() {
+    let scratch = Scratch::new();
+    let tree = furnish(&scratch);
+    let mut archive = archive(&tree, ArchiveOptions::default(), |_| Ok(())).unwrap();
+    let (mut all, mut piece) = (Vec::new(), vec![7; 100]);
+    loop {
+        archive.next_piece(&mut piece).unwrap();
+        assert!(piece.len() <= 512 << 10, "{} bytes", piece.len());
+        if piece.is_empty() {
+            break;
+        }
+        all.extend_from_slice(&piece);
+    }
+    assert!(archive.finish().is_ok());
+    assert!(all == archived(&tree).unwrap().0);
+}
+
+#[test]
 fn what_is_excluded_or_skipped_is_left_out_with_all_below() {
     let scratch = Scratch::new();
     scratch.file("tree/a.tmp", b"x");

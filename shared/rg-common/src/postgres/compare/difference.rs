@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::nouns::{count, counted};
+
 /// One thing that is not as in the dump.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -63,10 +65,16 @@ impl fmt::Display for Difference {
                 table,
                 expected,
                 found,
-            } => write!(f, "table {table} has {found} rows instead of {expected}"),
+            } => write!(
+                f,
+                "table {table} has {} instead of {}",
+                counted(*found, "rows"),
+                count(*expected)
+            ),
             Difference::Content { table, rows } => write!(
                 f,
-                "table {table} has {rows} rows as in the backup, but their content differs"
+                "table {table} has {} as in the backup, but the content differs",
+                counted(*rows, "rows")
             ),
             Difference::MissingSequence { sequence } => {
                 write!(f, "sequence {sequence} is missing")
@@ -83,11 +91,13 @@ impl fmt::Display for Difference {
                 "sequence {sequence} stands at {found} instead of {expected}"
             ),
             Difference::LargeObjects { expected, found } => {
-                write!(f, "there are {found} large objects instead of {expected}")
+                let found = counted(*found, "large objects");
+                write!(f, "the database has {found} instead of {expected}")
             }
             Difference::LargeObjectContent { count } => write!(
                 f,
-                "there are {count} large objects as in the backup, but their content differs"
+                "the database has {} as in the backup, but the content differs",
+                counted(*count, "large objects")
             ),
         }
     }

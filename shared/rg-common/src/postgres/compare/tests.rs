@@ -156,12 +156,12 @@ fn every_kind_of_difference_is_found() {
             &[
                 "sequence public.more is not in the backup",
                 "sequence public.used stands at 3 (used) instead of 2 (used)",
-                "table Odd, \"schema.T able has 1000 rows as in the backup, but their content differs",
-                "table public.child has 1 rows as in the backup, but their content differs",
-                "table public.empty has 1 rows instead of 0",
+                "table Odd, \"schema.T able has 1,000 rows as in the backup, but the content differs",
+                "table public.child has 1 row as in the backup, but the content differs",
+                "table public.empty has 1 row instead of 0",
                 "table public.further is not in the backup",
-                "table public.twins has 4 rows as in the backup, but their content differs",
-                "there are 3 large objects as in the backup, but their content differs",
+                "table public.twins has 4 rows as in the backup, but the content differs",
+                "the database has 3 large objects as in the backup, but the content differs",
             ][..],
         ),
         (
@@ -174,10 +174,10 @@ fn every_kind_of_difference_is_found() {
             &[
                 "sequence public.numbers stands at 5 (used) instead of 5 (not yet used)",
                 "sequence public.used is missing",
-                "table Odd, \"schema.T able has 999 rows instead of 1000",
+                "table Odd, \"schema.T able has 999 rows instead of 1,000",
                 "table public.empty is missing",
                 "table public.twins has the columns (v, w) instead of (v)",
-                "there are 2 large objects instead of 3",
+                "the database has 2 large objects instead of 3",
             ],
         ),
     ] {

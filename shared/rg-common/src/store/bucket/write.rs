@@ -22,7 +22,7 @@ use super::arrived::{self, WRITE_MARK};
 use super::upload::{PARTS_IN_FLIGHT, Upload};
 use crate::catalog::manifest::hex;
 use crate::failure::Failure;
-use crate::s3::{self, Kind, S3Error};
+use crate::s3::{self, DAMAGED_TRIES, Kind, S3Error};
 use crate::sha256::Sha256;
 use crate::store::{Key, PutError};
 
@@ -33,8 +33,6 @@ const PARTS_MAX: usize = 10_000;
 const CLASS_BYTES_MIN: usize = 128 << 10;
 /// The metadata with the SHA-256 of an object that was sent in one piece.
 const SHA256_MARK: &str = "rg-sha256";
-/// A part that was changed on its way is sent again so often.
-pub(super) const DAMAGED_TRIES: u32 = 3;
 const DAY_SECONDS: i64 = 86_400;
 
 /// See [`super::Store::put`].
@@ -48,21 +46,18 @@ pub(super) fn put(store: &Bucket, key: &Key, body: &mut dyn Read) -> Result<u64,
         put_single(store, key, Bytes::from(first)).map_err(failed)?;
         return Ok(bytes);
     }
-    let mut upload = Upload::begin(store, store.full(key.as_str())).map_err(failed)?;
+    let mut upload = Upload::begin(store, &store.full(key.as_str())).map_err(failed)?;
     let mut part = first;
     loop {
         upload.send(Bytes::from(part)).map_err(failed)?;
-        let spare = upload
-            .spare
-            .pop()
-            .filter(|spare| spare.capacity() >= length);
+        let spare = upload.spare().filter(|spare| spare.capacity() >= length);
         part = spare.unwrap_or_else(|| Vec::with_capacity(length));
         // An error here drops the upload, which aborts it: a dead dump never becomes an object.
         let last = fill(body, &mut part, length).map_err(PutError::Body)?;
         if last {
             break;
         }
-        if upload.begun == PARTS_MAX - 1 {
+        if upload.begun() == PARTS_MAX - 1 {
             return Err(PutError::Store(too_large(store, key)));
         }
     }

@@ -1,22 +1,27 @@
-//! The app around a restore: its units stopped and started, its health waited for.
+//! An app as systemd runs it: its units stopped, started or restarted, its health waited for.
+//!
+//! The promise: a unit that is not there is a failure and not "down", no wait is without a limit,
+//! and an app counts as healthy only when every address has answered as `rg.toml` wants it.
 
 use std::time::{Duration, Instant};
 
-use rg_common::cli::Context;
-use rg_common::config::{App, HealthConfig};
-use rg_common::program::Program;
-use rg_common::{Failure, OrFail, Result, stop};
+use crate::cli::Context;
+use crate::config::{App, HealthConfig};
+use crate::program::Program;
+use crate::{Failure, OrFail, Result, stop};
 
 /// How long one question to the app may take.
 const QUESTION: Duration = Duration::from_secs(5);
 /// The wait between two questions.
-const BETWEEN: Duration = Duration::from_millis(500);
+const BETWEEN: Duration = Duration::from_millis(250);
 /// Without a health address a unit must stay active for this long.
 const STAY: Duration = Duration::from_secs(3);
 /// An answer is read up to this size.
 const ANSWER_BYTES: usize = 1 << 20;
+/// What systemctl may print.
+const PRINTED_BYTES: usize = 1 << 16;
 
-/// The units of an app that are active now: those that a restore stops and starts again.
+/// The units of an app that are active now: those that are stopped, and started again.
 pub fn active(app: &App) -> Result<Vec<String>> {
     let mut active = Vec::new();
     for unit in &app.units {
@@ -32,15 +37,15 @@ fn is_active(unit: &str) -> Result<bool> {
     // `show` tells the state of a unit that is not active by its output, not by its exit status.
     let program =
         Program::new("systemctl").args(["show", "--property=LoadState,ActiveState", "--", unit]);
-    let said = program.output(1 << 16).map_err(|failure| {
+    let said = program.output(PRINTED_BYTES).map_err(|failure| {
         failure
             .context(format!("cannot ask systemd about {unit}"))
-            .hint("--leave-units restores without stopping the app; stop it yourself then")
+            .hint("--leave-units goes on without the app; stop or restart it yourself then")
     })?;
     let said = String::from_utf8_lossy(&said).into_owned();
     if said.lines().any(|line| line == "LoadState=not-found") {
         return Err(Failure::new(format!("there is no unit {unit}"))
-            .hint("it stands in app.units in rg.toml; --leave-units restores without the app"));
+            .hint("it stands in app.units in rg.toml; --leave-units goes on without the app"));
     }
     Ok(said.lines().any(|line| {
         matches!(
@@ -53,6 +58,11 @@ fn is_active(unit: &str) -> Result<bool> {
 /// Stops units, all in one transaction of systemd.
 pub fn stop_units(units: &[String]) -> Result<()> {
     systemctl("stop", units)
+}
+
+/// Restarts units, all in one transaction of systemd.
+pub fn restart_units(units: &[String]) -> Result<()> {
+    systemctl("restart", units)
 }
 
 /// Starts those of the units that are not active: starting takes a right that asking does not.
@@ -79,7 +89,7 @@ fn systemctl(verb: &str, units: &[String]) -> Result<()> {
     Program::new("systemctl")
         .args([verb, "--"])
         .args(units)
-        .output(1 << 16)
+        .output(PRINTED_BYTES)
         .map(drop)
 }
 
@@ -93,28 +103,7 @@ pub fn wait_healthy(context: &Context, app: &App, units: &[String], limit: Durat
         return Ok(());
     }
     if app.health.is_empty() {
-        if units.is_empty() {
-            return Ok(());
-        }
-        stop::pause(STAY)?;
-        return match units
-            .iter()
-            .map(|unit| is_active(unit).map(|active| (unit, active)))
-            .collect::<Result<Vec<_>>>()?
-        {
-            states if states.iter().all(|(_, active)| *active) => Ok(()),
-            states => {
-                let down: Vec<&str> = states
-                    .iter()
-                    .filter(|(_, active)| !active)
-                    .map(|(unit, _)| unit.as_str())
-                    .collect();
-                Err(
-                    Failure::new(format!("did not stay up: {}", down.join(", ")))
-                        .hint(format!("journalctl -u {}", down[0])),
-                )
-            }
-        };
+        return stay_up(units);
     }
     for health in &app.health {
         loop {
@@ -127,13 +116,33 @@ pub fn wait_healthy(context: &Context, app: &App, units: &[String], limit: Durat
                     limit.as_secs()
                 ))
                 .hint(
-                    "--health-timeout gives it longer; --leave-units restores without asking it",
+                    "--health-timeout gives it longer; --leave-units goes on without asking it",
                 ));
             }
             stop::pause(BETWEEN)?;
         }
     }
     Ok(())
+}
+
+fn stay_up(units: &[String]) -> Result<()> {
+    if units.is_empty() {
+        return Ok(());
+    }
+    stop::pause(STAY)?;
+    let mut down = Vec::new();
+    for unit in units {
+        if !is_active(unit)? {
+            down.push(unit.as_str());
+        }
+    }
+    match down.first() {
+        None => Ok(()),
+        Some(first) => Err(
+            Failure::new(format!("did not stay up: {}", down.join(", ")))
+                .hint(format!("journalctl -u {first}")),
+        ),
+    }
 }
 
 async fn ask(health: &HealthConfig) -> Result<()> {

@@ -1,7 +1,8 @@
 //! An env file that is edited: what is not meant stays byte for byte.
 //!
 //! Values are read by `rg_common::env_file`, so that what is edited here is what the tools see.
-//! Comments, blank lines, order, quotes of untouched values and line ends are kept.
+//! Comments, blank lines, order, quotes of untouched values and line ends are kept. A line that is not
+//! understood is an error: whoever only judges a file takes `rg_common::env_file::document`.
 
 use rg_common::env_file::EnvFile;
 use rg_common::secret::Secret;
@@ -9,7 +10,7 @@ use rg_common::{Failure, Result};
 
 /// The lines of an env file.
 #[derive(Debug, Clone, Default)]
-pub struct Document(Vec<Item>);
+pub struct EditedFile(Vec<Item>);
 
 #[derive(Debug, Clone)]
 enum Item {
@@ -33,9 +34,9 @@ struct Entry {
     value: Secret,
 }
 
-impl Document {
+impl EditedFile {
     /// Parses a file's text; an error names the line, never a value.
-    pub fn parse(text: &str) -> Result<Document> {
+    pub fn parse(text: &str) -> Result<EditedFile> {
         let mut items = Vec::new();
         let mut lines = text.split_inclusive('\n');
         let mut number = 0;
@@ -68,7 +69,7 @@ impl Document {
                 ))
             })?));
         }
-        Ok(Document(items))
+        Ok(EditedFile(items))
     }
 
     /// The text, as it was but for what was set.
@@ -240,30 +241,30 @@ mod tests {
 
     #[test]
     fn what_is_not_set_stays_byte_for_byte() {
-        let mut document = Document::parse(HAND_MADE).unwrap();
-        assert_eq!(document.text(), HAND_MADE);
-        assert_eq!(document.get("B").unwrap().reveal(), "2");
-        assert_eq!(document.get("C").unwrap().reveal(), "two\nlines");
-        document.set("C", &Secret::new("new"));
-        document.rename("A", "Z");
-        document.add(
+        let mut file = EditedFile::parse(HAND_MADE).unwrap();
+        assert_eq!(file.text(), HAND_MADE);
+        assert_eq!(file.get("B").unwrap().reveal(), "2");
+        assert_eq!(file.get("C").unwrap().reveal(), "two\nlines");
+        file.set("C", &Secret::new("new"));
+        file.rename("A", "Z");
+        file.add(
             "E",
             &Secret::new("5"),
             &["# five".to_owned()],
             &["Z".to_owned()],
         );
-        document.add("F", &Secret::new("6"), &[], &[]);
+        file.add("F", &Secret::new("6"), &[], &[]);
         assert_eq!(
-            document.text(),
+            file.text(),
             "\u{feff}# mine\r\nexport Z = 'x # y' # why\n# five\r\nE=5\r\n\n  B=1 # note\nC=new # end\nB=2\nD=\r\nF=6\r\n"
         );
     }
 
     #[test]
     fn an_error_names_the_line_and_no_value() {
-        let failure = Document::parse("A=1\n\nhunter2\n").unwrap_err();
+        let failure = EditedFile::parse("A=1\n\nhunter2\n").unwrap_err();
         assert_eq!(failure.to_string(), "line 3: no `=` in it");
-        let failure = Document::parse("A=1\nB='x\n").unwrap_err();
+        let failure = EditedFile::parse("A=1\nB='x\n").unwrap_err();
         assert_eq!(
             failure.to_string(),
             "line 2: the quote of B is never closed"
@@ -273,12 +274,12 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_refused_or_kept(text in "(?s)[A-C_= '\"#\\\\$a\n\r\t\u{e9}]{0,60}") {
-            if let Ok(document) = Document::parse(&text) {
-                prop_assert_eq!(document.text(), text.clone());
+            if let Ok(file) = EditedFile::parse(&text) {
+                prop_assert_eq!(file.text(), text.clone());
                 let plain = EnvFile::parse(&text);
                 if let Ok(plain) = plain {
                     for name in plain.names() {
-                        prop_assert_eq!(document.get(name), plain.get(name));
+                        prop_assert_eq!(file.get(name), plain.get(name));
                     }
                 }
             }
@@ -286,15 +287,15 @@ mod tests {
 
         #[test]
         fn any_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            Document::parse(&String::from_utf8_lossy(&bytes)).ok();
+            EditedFile::parse(&String::from_utf8_lossy(&bytes)).ok();
         }
 
         #[test]
         fn a_value_that_was_set_is_read_back(value in "[A-Za-z0-9_.,:/@%+=^{}-]{1,40}") {
-            let mut document = Document::parse(HAND_MADE).unwrap();
-            document.set("A", &Secret::new(value.clone()));
-            document.add("NEW", &Secret::new(value.clone()), &[], &["B".to_owned()]);
-            let again = Document::parse(&document.text()).unwrap();
+            let mut file = EditedFile::parse(HAND_MADE).unwrap();
+            file.set("A", &Secret::new(value.clone()));
+            file.add("NEW", &Secret::new(value.clone()), &[], &["B".to_owned()]);
+            let again = EditedFile::parse(&file.text()).unwrap();
             prop_assert_eq!(again.get("A").unwrap().reveal(), &value);
             prop_assert_eq!(again.get("NEW").unwrap().reveal(), &value);
         }
