@@ -32,6 +32,7 @@ declare -A means=(
     [bsdutils]="the tests of questions on a terminal fail"
     [nginx]="the tests of rendered nginx sites fail"
     [caddy]="the tests of rendered Caddyfiles fail"
+    [chromium]="the test of the status page in a browser fails"
     [python3-yaml]="the tests of rendered compose files fail"
     [git]="the test of env files in repositories fails"
     [dash]="the test of the dialects of env files fails"
@@ -62,6 +63,7 @@ look() {
         need unshare util-linux
         PATH=$PATH:/usr/sbin need nginx nginx
         need caddy caddy
+        need chromium chromium
         /usr/bin/python3 -c 'import yaml' 2>/dev/null || needed+=(python3-yaml)
         need dash dash
         need git git
@@ -97,6 +99,11 @@ env_readers() {
     # would open a port, cloud-init would set the machine up anew.
     if ! unpacked "$place/server" usr/bin/cloud-init cloud-init fail2ban openssh-server libwrap0 logrotate libpopt0; then
         echo "install: still missing: cloud-init, fail2ban, sshd, logrotate: the test of rendered servers fails" >&2
+        return 1
+    fi
+    # promtool alone: the package would start a server.
+    if ! unpacked "$place/prometheus" usr/bin/promtool prometheus; then
+        echo "install: still missing: promtool: the test of the Prometheus text file fails" >&2
         return 1
     fi
 }

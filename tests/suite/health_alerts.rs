@@ -98,6 +98,7 @@ fn channel(name: &str, kind: NotifyKind, url: &str) -> NotifyConfig {
         from: None,
         level: NotifyLevel::Warn,
         fallback: false,
+        tools: Vec::new(),
     }
 }
 

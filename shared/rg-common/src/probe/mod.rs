@@ -5,9 +5,9 @@
 
 pub mod backup;
 pub mod bucket;
+pub mod clock;
 pub mod container;
 pub mod disk;
-pub mod clock;
 pub mod dns;
 pub mod excerpt;
 pub mod host;

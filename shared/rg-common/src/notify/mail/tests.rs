@@ -137,6 +137,7 @@ fn channel() -> NotifyConfig {
         from: None,
         level: NotifyLevel::Warn,
         fallback: false,
+        tools: Vec::new(),
     }
 }
 
