@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use super::archive::ArchivedTable;
 use super::block::Compression;
 use super::inventory::Ledger;
 use super::sql::{client_encoding, copy_from_stdin, lossy, roles, setval};
@@ -16,6 +17,8 @@ use crate::failure::{Failure, Result};
 const PREAMBLE_BYTES: usize = 6;
 /// The format's number for a custom archive; 3 is tar, 5 a directory.
 const FORMAT_CUSTOM: u8 = 1;
+/// The section of an entry that `pg_restore --section=data` takes.
+const SECTION_DATA: i64 = 3;
 
 /// The part of an archive before its data.
 pub(super) struct Contents {
@@ -31,6 +34,8 @@ pub(super) struct Contents {
     pub compression: Compression,
     /// What the blocks that follow belong to, by dump id.
     pub expected: HashMap<i64, Expected>,
+    /// The first entry of the data section that is neither rows nor the state of a sequence.
+    pub unusual: Option<String>,
 }
 
 /// Which value comes next.
@@ -47,6 +52,7 @@ enum At {
 struct Entry {
     dump_id: i64,
     has_data: bool,
+    is_data: bool,
     tag: String,
     description: String,
     definition: Vec<u8>,
@@ -80,6 +86,7 @@ impl Contents {
             is_repeated: false,
             compression: Compression::None,
             expected: HashMap::new(),
+            unusual: None,
         }
     }
 
@@ -216,6 +223,7 @@ impl Contents {
             }
             Field::DumpId => self.entry.dump_id = number,
             Field::HasData => self.entry.has_data = number != 0,
+            Field::Section => self.entry.is_data = number == SECTION_DATA,
             _ => {}
         }
         Ok(())
@@ -264,6 +272,10 @@ impl Contents {
             kind => ledger.object(kind)?,
         }
         ledger.role(&entry.owner)?;
+        let usual = ["TABLE DATA", "SEQUENCE SET"].contains(&entry.description.as_str());
+        if (entry.is_data || entry.has_data) && !usual && self.unusual.is_none() {
+            self.unusual = Some(format!("{} {}", entry.description, entry.tag));
+        }
         match entry.description.as_str() {
             "EXTENSION" => ledger.extension(&entry.tag)?,
             "ACL" | "DEFAULT ACL" | "POLICY" | "USER MAPPING" => {
@@ -327,6 +339,22 @@ impl Contents {
 }
 
 impl Expected {
+    /// The table whose rows they are.
+    pub fn table(&self) -> Option<ArchivedTable> {
+        match self {
+            Expected::Rows {
+                schema,
+                name,
+                columns,
+            } => Some(ArchivedTable {
+                schema: schema.clone(),
+                name: name.clone(),
+                columns: columns.clone(),
+            }),
+            Expected::Other(_) | Expected::LargeObjects => None,
+        }
+    }
+
     /// For messages.
     pub fn name(&self) -> String {
         match self {

@@ -5,6 +5,7 @@
 //! pieces of any size, keeps to constant memory and is fast enough to sit in the pipe of every
 //! backup. The dump may be anybody's: nothing in it makes the parser panic or reserve memory.
 
+mod archive;
 mod block;
 mod contents;
 mod custom;
@@ -24,6 +25,7 @@ use custom::Archive;
 use inventory::{Ledger, Wanted};
 use plain::Script;
 
+pub use archive::{ArchiveReader, ArchivedTable};
 pub use inventory::{DumpFormat, Inventory, LargeObjects, Sequence, Table};
 pub use reader::InventoryReader;
 pub use rows::{RowPieces, RowSink, RowSum};
