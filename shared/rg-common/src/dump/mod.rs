@@ -91,12 +91,12 @@ impl DumpParser {
         }
     }
 
-    /// Also passes on the rows of one table, named without quotes. [`DumpParser::finish`] fails if
-    /// the dump has no data of that table. Rows are passed on as they come: a dump may turn out to
+    /// Also passes on the rows of a table, named without quotes; may be said of several tables.
+    /// [`DumpParser::finish`] fails if the dump has no data of one of them. Rows are passed on as they come: a dump may turn out to
     /// be incomplete after all of them.
     #[must_use]
     pub fn extract(mut self, schema: &str, table: &str, sink: Box<dyn RowSink>) -> Self {
-        self.ledger.wanted = Some(Wanted {
+        self.ledger.wanted.push(Wanted {
             schema: schema.to_owned(),
             name: table.to_owned(),
             sink,

@@ -25,6 +25,10 @@ const COPY_BYTES: usize = 256 << 10;
 const LOADING: &str =
     "-c synchronous_commit=off -c maintenance_work_mem=256MB -c bytea_output=hex -c lock_timeout=0";
 
+/// So few processors are busy with the jobs themselves: workers that help with one index would only
+/// take time from the next one.
+const FEW_PROCESSORS: usize = 2;
+
 /// `pg_restore` by parts, with parallel jobs, from a file.
 pub struct Parts {
     program: Program,
@@ -114,9 +118,14 @@ fn program(load: &Load<'_>, name: &str) -> Result<Program> {
     let program = server
         .place
         .program(name, &load.url(), server.admin.version())?;
+    let mut options = LOADING.to_owned();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    if processors <= FEW_PROCESSORS && load.jobs >= processors {
+        options.push_str(" -c max_parallel_maintenance_workers=0");
+    }
     Ok(program
         .arg(format!("--dbname={}", load.name))
-        .env("PGOPTIONS", Secret::new(LOADING)))
+        .env("PGOPTIONS", Secret::new(options)))
 }
 
 /// Copies to the end.
