@@ -1,6 +1,7 @@
 //! A database restored beside the live one, and proven to be what the backup recorded.
 
 mod ahead;
+mod indexes;
 mod programs;
 mod rows;
 
@@ -29,6 +30,7 @@ use crate::args::Reading;
 use crate::proof;
 use crate::source::Source;
 use ahead::Ahead;
+use indexes::Indexes;
 use programs::Parts;
 use rows::NotLoaded;
 
@@ -310,7 +312,7 @@ fn fill(
     if let Some(comparison) = &mut comparison {
         comparison.all_loaded();
     }
-    let finished = rest.map_or(Ok(()), |rest| rest.run(&["post-data"]));
+    let finished = rest.map_or(Ok(()), Rest::finish);
     finished.map_err(|failure| blame(server, source, failure))?;
     let differences = comparison.map_or(Ok(Vec::new()), Comparison::finish);
     let mut said: Vec<String> = differences?.iter().map(ToString::to_string).collect();
@@ -319,6 +321,23 @@ fn fill(
         return Ok(());
     }
     Err(Trouble::Bad(proof::describe(source, &said)))
+}
+
+/// What is left to do when the rows are there: indexes, constraints, triggers.
+enum Rest {
+    /// All of it.
+    Parts(Parts),
+    /// What was not made while rows were loaded.
+    Indexes(Indexes),
+}
+
+impl Rest {
+    fn finish(self) -> Result<()> {
+        match self {
+            Rest::Parts(parts) => parts.run(&["post-data"]),
+            Rest::Indexes(indexes) => indexes.finish(),
+        }
+    }
 }
 
 /// What is loaded, and into what.
@@ -349,7 +368,7 @@ impl<'a> Load<'a> {
     }
 
     /// Everything up to the rows, and a comparison if one is under way.
-    fn rows(&self) -> Result<(Option<Parts>, Option<Comparison<'a>>), Trouble> {
+    fn rows(&self) -> Result<(Option<Rest>, Option<Comparison<'a>>), Trouble> {
         let tell = |failure| blame(self.server, self.source, failure);
         if self.content.inventory.format == DumpFormat::Plain {
             return programs::load_script(self)
@@ -357,7 +376,7 @@ impl<'a> Load<'a> {
                 .map_err(tell);
         }
         match rows::load(self) {
-            Ok(loaded) => return Ok((Some(loaded.rest), loaded.comparison)),
+            Ok(loaded) => return Ok((Some(Rest::Indexes(loaded.rest)), loaded.comparison)),
             Err(NotLoaded::Failed(failure)) => return Err(tell(failure)),
             Err(NotLoaded::Unknown(failure)) => return Err(Trouble::Unknown(failure)),
             Err(NotLoaded::Unusual { why, begun }) => {
@@ -370,7 +389,7 @@ impl<'a> Load<'a> {
             }
         }
         let rest = programs::load_archive(self).map_err(tell)?;
-        Ok((rest, None))
+        Ok((rest.map(Rest::Parts), None))
     }
 }
 

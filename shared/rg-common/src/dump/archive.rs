@@ -5,13 +5,14 @@
 //! looked into and not counted: the caller knows by the digest of the whole that this is the dump
 //! whose inventory was taken. Memory is [`READ_BYTES`] and what the contents describe.
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 
 use bytes::{Bytes, BytesMut};
 
 use super::MAGIC;
 use super::block::Decoder;
-use super::contents::{Contents, Expected};
+use super::contents::{Contents, Expected, Order};
 use super::custom::BLOCK_TABLE;
 use super::inventory::Ledger;
 use super::values::{Values, damaged};
@@ -74,6 +75,7 @@ impl<R: Read> ArchiveReader<R> {
             text: BytesMut::new(),
             out: Vec::new(),
         };
+        archive.contents.order = Some(Order::default());
         let mut write = |bytes: &[u8]| {
             contents
                 .write_all(bytes)
@@ -123,6 +125,26 @@ impl<R: Read> ArchiveReader<R> {
     pub fn tables(&self) -> Vec<ArchivedTable> {
         let expected = self.contents.expected.values();
         expected.filter_map(Expected::table).collect()
+    }
+
+    /// The dump ids of all entries in the archive's order, as `pg_restore --use-list` wants them.
+    pub fn entries(&self) -> &[i64] {
+        let order = self.contents.order.as_ref();
+        order.map_or(&[], |order| &order.ids)
+    }
+
+    /// The dump ids of the indexes, and of the constraints that are indexes, which need nothing but
+    /// one table with its rows; by that table's schema and name.
+    pub fn indexes(&self) -> HashMap<(String, String), Vec<i64>> {
+        let mut indexes: HashMap<_, Vec<i64>> = HashMap::new();
+        if let Some(order) = &self.contents.order {
+            for (index, table) in &order.indexes {
+                if let Some(name) = order.tables.get(table) {
+                    indexes.entry(name.clone()).or_default().push(*index);
+                }
+            }
+        }
+        indexes
     }
 
     /// The table whose rows come next, after those of the one before were all taken; `None` after

@@ -34,8 +34,23 @@ pub(super) struct Contents {
     pub compression: Compression,
     /// What the blocks that follow belong to, by dump id.
     pub expected: HashMap<i64, Expected>,
+    /// Dump ids of all entries, and which of them are made of one table's rows and nothing else; only
+    /// where somebody asked for it.
+    pub order: Option<Order>,
     /// The first entry of the data section that is neither rows nor the state of a sequence.
     pub unusual: Option<String>,
+}
+
+/// What a loader wants to know of the entries.
+#[derive(Default)]
+pub(super) struct Order {
+    /// Dump ids in the archive's order.
+    pub ids: Vec<i64>,
+    /// Tables by dump id.
+    pub tables: HashMap<i64, (String, String)>,
+    /// Indexes, and constraints that are indexes, with the dump id of the table that is all they
+    /// depend on.
+    pub indexes: Vec<(i64, i64)>,
 }
 
 /// Which value comes next.
@@ -59,6 +74,7 @@ struct Entry {
     copy: Vec<u8>,
     namespace: String,
     owner: String,
+    dependencies: Vec<i64>,
 }
 
 /// An entry whose data are still to come.
@@ -87,6 +103,7 @@ impl Contents {
             compression: Compression::None,
             expected: HashMap::new(),
             unusual: None,
+            order: None,
         }
     }
 
@@ -236,6 +253,7 @@ impl Contents {
             Field::Database | Field::ServerVersion | Field::DumpVersion => true,
             Field::Tag | Field::Description | Field::Namespace | Field::Owner => true,
             Field::CopyStatement => self.entry.has_data,
+            Field::Dependency => self.order.is_some() && self.entry.is_index(),
             Field::Definition => matches!(
                 self.entry.description.as_str(),
                 "ACL" | "DEFAULT ACL" | "POLICY" | "USER MAPPING" | "SEQUENCE SET" | "ENCODING"
@@ -256,6 +274,13 @@ impl Contents {
             Field::Owner => entry.owner = lossy(&text),
             Field::Definition => entry.definition = text,
             Field::CopyStatement => entry.copy = text,
+            // Two are as much as many: only a single one is of use. It may come once per column.
+            Field::Dependency if entry.dependencies.len() < 2 => {
+                let id = lossy(&text).parse().ok();
+                let is_new = |id: &i64| !entry.dependencies.contains(id);
+                let id = id.filter(is_new);
+                entry.dependencies.extend(id);
+            }
             _ => {}
         }
     }
@@ -294,6 +319,9 @@ impl Contents {
                 ledger.sequence(schema, name, (value, is_called))?;
             }
             _ => {}
+        }
+        if let Some(order) = &mut self.order {
+            order.add(ledger, &entry)?;
         }
         if entry.has_data {
             let (id, expected) = (entry.dump_id, self.expect(ledger, entry)?);
@@ -335,6 +363,28 @@ impl Contents {
             name: copy.name,
             columns: copy.columns,
         })
+    }
+}
+
+impl Entry {
+    fn is_index(&self) -> bool {
+        ["INDEX", "CONSTRAINT"].contains(&self.description.as_str())
+    }
+}
+
+impl Order {
+    fn add(&mut self, ledger: &mut Ledger, entry: &Entry) -> Result<()> {
+        let id = entry.dump_id;
+        self.ids.push(id);
+        if entry.description == "TABLE" {
+            ledger.keep(entry.namespace.len() + entry.tag.len())?;
+            let name = (entry.namespace.clone(), entry.tag.clone());
+            self.tables.insert(id, name);
+        }
+        if let (true, [table]) = (entry.is_index(), &entry.dependencies[..]) {
+            self.indexes.push((id, *table));
+        }
+        ledger.keep(0)
     }
 }
 

@@ -32,15 +32,16 @@ const FEW_PROCESSORS: usize = 2;
 /// `pg_restore` by parts, with parallel jobs, from a file.
 pub struct Parts {
     program: Program,
+    jobs: usize,
     file: scratch::Folder,
 }
 
 impl Parts {
     /// A program for an archive that is to be written to [`Parts::path`].
     pub fn new(load: &Load<'_>) -> Result<Parts> {
-        let program = pg_restore(load)?.arg(format!("--jobs={}", load.jobs));
         Ok(Parts {
-            program,
+            program: pg_restore(load)?,
+            jobs: load.jobs,
             file: scratch::Folder::new(load.server.config, load.server.context, "dump")?,
         })
     }
@@ -52,21 +53,43 @@ impl Parts {
 
     /// A new file there that only this user can read.
     pub fn create(&self) -> Result<File> {
-        File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(self.path())
-            .or_fail(|| format!("cannot write the dump to {}", self.path().display()))
+        create(self.path())
     }
 
     /// Runs these sections.
     pub fn run(&self, sections: &[&str]) -> Result<()> {
+        let program = self.program.clone().arg(format!("--jobs={}", self.jobs));
         let sections = sections.iter().map(|name| format!("--section={name}"));
-        let program = self.program.clone().args(sections);
+        let program = program.args(sections).arg("--").arg(self.path());
+        program.output(PROGRAM_OUTPUT_BYTES).map(drop)
+    }
+
+    /// Makes only these of the entries that come after the rows, by dump id, with so many jobs (all
+    /// of them when none are named). `list` is where their list is to be.
+    pub fn make(&self, entries: &[i64], list: &scratch::Folder, jobs: Option<usize>) -> Result<()> {
+        let text: String = entries.iter().map(|id| format!("{id};\n")).collect();
+        let what = || format!("cannot write {}", list.path().display());
+        std::fs::remove_file(list.path()).ok();
+        let mut file = create(list.path())?;
+        file.write_all(text.as_bytes()).or_fail(what)?;
+        let jobs = jobs.unwrap_or(self.jobs);
+        let program = self.program.clone().arg("--section=post-data");
+        let program = program
+            .arg(format!("--jobs={jobs}"))
+            .arg("--use-list")
+            .arg(list.path());
         let program = program.arg("--").arg(self.path());
         program.output(PROGRAM_OUTPUT_BYTES).map(drop)
     }
+}
+
+fn create(path: &Path) -> Result<File> {
+    File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .or_fail(|| format!("cannot write the dump to {}", path.display()))
 }
 
 /// Loads an archive up to its rows, where it can be split; the returned parts then still have to

@@ -17,8 +17,10 @@ use rg_common::postgres::create::{identifier, literal};
 use rg_common::postgres::{Place, Session};
 use rg_common::{Failure, OrFail, Result};
 
+use super::Load;
+use super::ahead::Ahead;
+use super::indexes::Indexes;
 use super::programs::Parts;
-use super::{Load, ahead::Ahead};
 use crate::proof;
 
 /// A table's commit may take this long: with `wal_level = minimal` it flushes all of its rows.
@@ -31,8 +33,8 @@ const SETTINGS: &str = "SET synchronous_commit = off; SET xmloption = content; \
 
 /// Rows that are loaded, and the rest that is to be done.
 pub struct Loaded<'a> {
-    /// Still to run `post-data`.
-    pub rest: Parts,
+    /// Indexes, constraints, triggers: what was not made yet.
+    pub rest: Indexes,
     /// Under way, unless the backup recorded no rows.
     pub comparison: Option<Comparison<'a>>,
 }
@@ -105,19 +107,20 @@ pub fn load<'a>(load: &Load<'a>) -> Result<Loaded<'a>, NotLoaded> {
     let targets = targets(&session, &tables)?;
     let mut comparison = proof::begin(load.server, load.content, load.name, load.jobs)
         .map_err(NotLoaded::Unknown)?;
+    let mut rest = Indexes::new(load, parts, &archive)?;
     while let Some(table) = archive.next_table()? {
         let way = targets.get(&key(&table)).copied().unwrap_or(Way::Append);
         fill(&session, &mut archive, &table, way, encoding)?;
-        if let (Some(comparison), Way::Anew) = (&mut comparison, way) {
-            comparison.loaded(&table.schema, &table.name);
+        if way == Way::Anew {
+            rest.loaded(&table)?;
+            if let Some(comparison) = &mut comparison {
+                comparison.loaded(&table.schema, &table.name);
+            }
         }
     }
     set_sequences(&session, &inventory.sequences)?;
     session.close();
-    Ok(Loaded {
-        rest: parts,
-        comparison,
-    })
+    Ok(Loaded { rest, comparison })
 }
 
 /// How rows come into a table.

@@ -98,3 +98,20 @@ fn the_contents_alone_are_an_archive_to_pg_restore() {
     let text = String::from_utf8(output.expect("a list")).expect("text");
     assert!(text.contains("TABLE DATA"), "{text}");
 }
+
+#[test]
+fn indexes_are_known_by_the_one_table_that_they_need() {
+    for name in names().iter().filter(|name| name.ends_with(".dump")) {
+        let dump = fixture(name);
+        let archive = ArchiveReader::open(&dump[..], &mut std::io::sink()).unwrap();
+        let entries: BTreeSet<i64> = archive.entries().iter().copied().collect();
+        assert_eq!(entries.len(), archive.entries().len(), "{name}");
+        let indexes: Vec<i64> = archive.indexes().into_values().flatten().collect();
+        let distinct: BTreeSet<i64> = indexes.iter().copied().collect();
+        assert!(
+            !indexes.is_empty() && distinct.len() == indexes.len(),
+            "{name}"
+        );
+        assert!(distinct.is_subset(&entries), "{name}");
+    }
+}
