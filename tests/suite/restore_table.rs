@@ -295,6 +295,26 @@ fn half_way(dump: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn several_tables_come_out_of_one_reading_of_the_dump() {
+    for format in ["-Fc", "-Fp"] {
+        let live = Live::new(WEB);
+        let dump = live.dump(format);
+        let before = live.state();
+        live.as_app(ACCIDENT);
+        let readings = AtomicU32::new(0);
+        // Not in the order in which the dump has them, one of them without rows.
+        let tables = ["invoices", "public.orders", "audit", "customers"];
+        let report = live.replace_from(&dump, &tables, &|| {
+            readings.fetch_add(1, Ordering::Relaxed);
+            Ok(Box::new(Cursor::new(dump.clone())))
+        });
+        assert_eq!(report.unwrap().tables.len(), 4);
+        assert_eq!(readings.into_inner(), 1);
+        live.is_as(&before);
+    }
+}
+
+#[test]
 fn a_dump_that_breaks_half_way_leaves_everything_as_it_was() {
     for format in ["-Fc", "-Fp"] {
         let live = Live::new(WEB);

@@ -1,8 +1,10 @@
 //! A database restored beside the live one, and proven to be what the backup recorded.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+mod ahead;
+mod indexes;
+mod programs;
+mod rows;
+
 use std::path::Path;
 
 use rg_common::catalog::Content;
@@ -11,6 +13,7 @@ use rg_common::cli::Context;
 use rg_common::config::{Config, DatabaseConfig};
 use rg_common::dataset;
 use rg_common::dump::DumpFormat;
+use rg_common::postgres::compare::Comparison;
 use rg_common::postgres::connect::ServerVersion;
 use rg_common::postgres::create;
 use rg_common::postgres::exchange;
@@ -18,25 +21,21 @@ use rg_common::postgres::facts::{self, DatabaseSettings, DatabaseShape};
 use rg_common::postgres::scratch::{self as databases, Purpose};
 use rg_common::postgres::url::Host;
 use rg_common::postgres::{Connector, DatabaseUrl, Place, Session};
-use rg_common::program::Program;
 use rg_common::seal::Identities;
-use rg_common::secret::Secret;
 use rg_common::stop;
 use rg_common::store::free_bytes;
-use rg_common::{Failure, OrFail, Result};
+use rg_common::{Failure, Result};
 
 use crate::args::Reading;
+use crate::proof;
 use crate::source::Source;
-use crate::{proof, scratch};
+use ahead::Ahead;
+use indexes::Indexes;
+use programs::Parts;
+use rows::NotLoaded;
 
 /// A restored database takes up to this many times its dump (indexes, page headers), in percent.
 const GROWTH_PERCENT: u64 = 200;
-/// PostgreSQL's programs say nothing on stdout; more than this is refused.
-const PROGRAM_OUTPUT_BYTES: usize = 1 << 20;
-/// How much is copied at once.
-const COPY_BYTES: usize = 1 << 18;
-/// So many buffers wait between reading and writing.
-const BUFFERS: usize = 4;
 /// What a load says when not the backup is to blame but where it is loaded: the machine, the
 /// server, or the role's rights. A sound backup must not be recorded as bad for it.
 const WORLD: &[&str] = &[
@@ -44,6 +43,10 @@ const WORLD: &[&str] = &[
     "could not connect",
     "connection to server",
     "server closed the connection",
+    "connection closed",
+    "communicating with the server",
+    "had no answer within",
+    "cannot connect to",
     "terminating connection",
     "cannot start",
     "out of memory",
@@ -61,11 +64,6 @@ const WORLD: &[&str] = &[
     // Said while reading bytes that are sound when they are read again.
     "is damaged or cannot be read",
 ];
-/// What a loading session sets: safe for a database that nobody else sees and that is thrown away
-/// when anything fails. The exchange commits synchronously, which makes all of it durable.
-const LOADING: &str =
-    "-c synchronous_commit=off -c maintenance_work_mem=256MB -c bytea_output=hex -c lock_timeout=0";
-
 /// A server that a database is restored on.
 pub struct Server<'a> {
     /// What enters from outside.
@@ -296,22 +294,27 @@ fn fill(
     reading: &Reading,
     identities: Option<&Identities>,
 ) -> Result<(), Trouble> {
-    let jobs = jobs(reading);
-    let loaded = match content.inventory.format {
-        DumpFormat::Custom => load_archive(server, source, name, reading, identities, jobs),
-        DumpFormat::Plain => load_script(server, source, name, identities).map(|()| None),
+    let load = Load {
+        server,
+        source,
+        content,
+        name,
+        reading,
+        identities,
+        jobs: jobs(reading),
     };
-    let rest = loaded.or_else(|failure| blame(server, source, failure))?;
-    // The rows are all there: they are read back while indexes and constraints are made.
-    let (differences, finished) = std::thread::scope(|threads| {
-        let comparing = threads.spawn(|| proof::compare(server, content, name, jobs));
-        let finished = rest.as_ref().map_or(Ok(()), Rest::finish);
-        let differences = comparing
-            .join()
-            .unwrap_or_else(|_| Err(Failure::new("the comparison was aborted")));
-        (differences, finished)
-    });
-    finished.or_else(|failure| blame(server, source, failure))?;
+    let (rest, comparison) = load.rows()?;
+    // What was not read back yet is while indexes and constraints are made.
+    let mut comparison = match comparison {
+        Some(comparison) => Some(comparison),
+        None => proof::begin(server, content, name, load.jobs)?,
+    };
+    if let Some(comparison) = &mut comparison {
+        comparison.all_loaded();
+    }
+    let finished = rest.map_or(Ok(()), Rest::finish);
+    finished.map_err(|failure| blame(server, source, failure))?;
+    let differences = comparison.map_or(Ok(Vec::new()), Comparison::finish);
     let mut said: Vec<String> = differences?.iter().map(ToString::to_string).collect();
     said.extend(proof::missing_objects(server, content, name)?);
     if said.is_empty() {
@@ -320,27 +323,86 @@ fn fill(
     Err(Trouble::Bad(proof::describe(source, &said)))
 }
 
-/// A load that failed: the backup is only to blame if its stored bytes are not as recorded, or if
-/// PostgreSQL does not take what they hold.
-fn blame<T>(server: &Server<'_>, source: &Source, failure: Failure) -> Result<T, Trouble> {
-    stop::check()?;
-    Err(match source.is_as_recorded(server.config) {
-        Ok(true) => told_by(server, failure),
-        Ok(false) => Trouble::Bad(failure),
-        Err(_) => Trouble::Unknown(failure),
-    })
-}
-
 /// What is left to do when the rows are there: indexes, constraints, triggers.
-struct Rest {
-    program: Program,
-    /// The plain dump; gone when this is dropped.
-    _scratch: scratch::Folder,
+enum Rest {
+    /// All of it.
+    Parts(Parts),
+    /// What was not made while rows were loaded.
+    Indexes(Indexes),
 }
 
 impl Rest {
-    fn finish(&self) -> Result<()> {
-        self.program.output(PROGRAM_OUTPUT_BYTES).map(drop)
+    fn finish(self) -> Result<()> {
+        match self {
+            Rest::Parts(parts) => parts.run(&["post-data"]),
+            Rest::Indexes(indexes) => indexes.finish(),
+        }
+    }
+}
+
+/// What is loaded, and into what.
+struct Load<'a> {
+    server: &'a Server<'a>,
+    source: &'a Source,
+    content: &'a DatabaseContent,
+    /// The new, empty database.
+    name: &'a str,
+    reading: &'a Reading,
+    identities: Option<&'a Identities>,
+    jobs: usize,
+}
+
+impl<'a> Load<'a> {
+    /// The plain dump from its beginning.
+    fn open(&self) -> Result<Ahead> {
+        let server = self.server;
+        let plain = self
+            .source
+            .open(server.context, server.config, self.identities)?;
+        Ahead::new(plain)
+    }
+
+    /// The new database's address.
+    fn url(&self) -> DatabaseUrl {
+        self.server.url.with_database(self.name)
+    }
+
+    /// Everything up to the rows, and a comparison if one is under way.
+    fn rows(&self) -> Result<(Option<Rest>, Option<Comparison<'a>>), Trouble> {
+        let tell = |failure| blame(self.server, self.source, failure);
+        if self.content.inventory.format == DumpFormat::Plain {
+            return programs::load_script(self)
+                .map(|()| (None, None))
+                .map_err(tell);
+        }
+        match rows::load(self) {
+            Ok(loaded) => return Ok((Some(Rest::Indexes(loaded.rest)), loaded.comparison)),
+            Err(NotLoaded::Failed(failure)) => return Err(tell(failure)),
+            Err(NotLoaded::Unknown(failure)) => return Err(Trouble::Unknown(failure)),
+            Err(NotLoaded::Unusual { why, begun }) => {
+                tracing::debug!("{why}: pg_restore loads the rows");
+                if begun {
+                    create::drop_database(&self.server.admin, self.name, true)?;
+                    let shape = shape(self.server, self.content)?;
+                    create::create_database(&self.server.admin, self.name, &shape)?;
+                }
+            }
+        }
+        let rest = programs::load_archive(self).map_err(tell)?;
+        Ok((rest.map(Rest::Parts), None))
+    }
+}
+
+/// A load that failed: the backup is only to blame if its stored bytes are not as recorded, or if
+/// PostgreSQL does not take what they hold.
+fn blame(server: &Server<'_>, source: &Source, failure: Failure) -> Trouble {
+    if let Err(stopped) = stop::check() {
+        return Trouble::Unknown(stopped);
+    }
+    match source.is_as_recorded(server.config) {
+        Ok(true) => told_by(server, failure),
+        Ok(false) => Trouble::Bad(failure),
+        Err(_) => Trouble::Unknown(failure),
     }
 }
 
@@ -393,131 +455,6 @@ fn shape(server: &Server<'_>, content: &DatabaseContent) -> Result<DatabaseShape
             })
         }
     }
-}
-
-/// Loads an archive up to its rows; what comes after them is the [`Rest`], where it can be split.
-/// pg_restore with parallel jobs needs the plain dump as a file; where there is no room for it,
-/// and in a container, it is streamed to one job.
-fn load_archive(
-    server: &Server<'_>,
-    source: &Source,
-    name: &str,
-    reading: &Reading,
-    identities: Option<&Identities>,
-    jobs: usize,
-) -> Result<Option<Rest>> {
-    let mut plain = source.open(server.context, server.config, identities)?;
-    let mut program = server
-        .place
-        .program(
-            "pg_restore",
-            &server.url.with_database(name),
-            server.admin.version(),
-        )?
-        .args(["--exit-on-error", "--no-password", "--format=custom"])
-        .arg(format!("--dbname={name}"))
-        .env("PGOPTIONS", Secret::new(LOADING));
-    if reading.no_owner {
-        program = program.args(["--no-owner", "--no-acl"]);
-    }
-    let scratch = scratch::Folder::new(server.config, server.context, "dump")?;
-    let room = free_bytes(scratch.parent())
-        .is_some_and(|free| free > source.manifest.plain.bytes + (64 << 20));
-    if server.place == Place::Local && jobs > 1 && room {
-        spool(&mut plain, scratch.path())?;
-        let program = program.arg(format!("--jobs={jobs}"));
-        let part = |sections: &[&str]| program.clone().args(sections).arg("--").arg(scratch.path());
-        part(&["--section=pre-data", "--section=data"]).output(PROGRAM_OUTPUT_BYTES)?;
-        let program = part(&["--section=post-data"]);
-        return Ok(Some(Rest {
-            program,
-            _scratch: scratch,
-        }));
-    }
-    if !room {
-        tracing::warn!(
-            "no room for the plain dump in {}: restoring with one job",
-            scratch.parent().display()
-        );
-    }
-    let mut writer = program.writer()?;
-    feed(&mut plain, &mut writer)?;
-    writer.finish().map(|()| None)
-}
-
-fn load_script(
-    server: &Server<'_>,
-    source: &Source,
-    name: &str,
-    identities: Option<&Identities>,
-) -> Result<()> {
-    let mut plain = source.open(server.context, server.config, identities)?;
-    let program = server
-        .place
-        .program(
-            "psql",
-            &server.url.with_database(name),
-            server.admin.version(),
-        )?
-        .args([
-            "--no-psqlrc",
-            "--quiet",
-            "--no-password",
-            "--set=ON_ERROR_STOP=1",
-        ])
-        .arg(format!("--dbname={name}"))
-        .arg("--file=-")
-        .env("PGOPTIONS", Secret::new(LOADING));
-    let mut writer = program.writer()?;
-    feed(&mut plain, &mut writer)?;
-    writer.finish()
-}
-
-fn spool(plain: &mut (impl Read + Send), path: &Path) -> Result<()> {
-    let what = || format!("cannot write the dump to {}", path.display());
-    let mut file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .or_fail(what)?;
-    feed(plain, &mut file).map_err(|failure| failure.context(what()))
-}
-
-/// Copies to the end. Reading (which decrypts, decompresses and digests) goes on on a thread of
-/// its own while what was read is written.
-fn feed(from: &mut (impl Read + Send), to: &mut impl Write) -> Result<()> {
-    std::thread::scope(|threads| {
-        let (filled, full) = std::sync::mpsc::sync_channel::<Result<Vec<u8>>>(BUFFERS);
-        let (emptied, empty) = std::sync::mpsc::channel::<Vec<u8>>();
-        threads.spawn(move || {
-            loop {
-                let mut buffer = empty.try_recv().unwrap_or_default();
-                buffer.resize(COPY_BYTES, 0);
-                let read = match from.read(&mut buffer) {
-                    Ok(0) => return,
-                    Ok(n) => {
-                        buffer.truncate(n);
-                        Ok(buffer)
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    Err(error) => Err(Failure::from_io("cannot read the backup", error)),
-                };
-                let last = read.is_err();
-                // Nobody takes it any more when writing has failed.
-                if filled.send(read).is_err() || last {
-                    return;
-                }
-            }
-        });
-        for buffer in full {
-            let buffer = buffer?;
-            to.write_all(&buffer)
-                .map_err(|error| Failure::from_io("cannot pass it on", error))?;
-            emptied.send(buffer).ok();
-        }
-        Ok(())
-    })
 }
 
 /// Gives the restored database what belongs to the database itself: settings, grants, owner. Of

@@ -2,7 +2,7 @@
 //! and nothing missing of what is made after them.
 
 use rg_common::catalog::manifest::DatabaseContent;
-use rg_common::postgres::compare::{self, Difference, Expected};
+use rg_common::postgres::compare::{Comparison, Expected};
 use rg_common::{Failure, Result};
 
 use crate::database::Server;
@@ -11,17 +11,18 @@ use crate::source::Source;
 /// How many differences a message names.
 const NAMED_DIFFERENCES: usize = 8;
 
-/// Compares a database's content with what a backup recorded.
-pub fn compare(
-    server: &Server<'_>,
-    content: &DatabaseContent,
+/// Begins to compare a database's content with what a backup recorded; nothing is read before it is
+/// said to be there. `None` when no rows were recorded.
+pub fn begin<'a>(
+    server: &'a Server<'_>,
+    content: &'a DatabaseContent,
     name: &str,
     jobs: usize,
-) -> Result<Vec<Difference>> {
+) -> Result<Option<Comparison<'a>>> {
     let inventory = &content.inventory;
     if !inventory.counted {
         tracing::warn!("the backup recorded no rows: its content cannot be compared");
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let expected = Expected {
         encoding: inventory.encoding.as_deref(),
@@ -30,12 +31,8 @@ pub fn compare(
         sequences: &inventory.sequences,
         large_objects: &inventory.large_objects,
     };
-    compare::compare(
-        &server.connector,
-        &server.url.with_database(name),
-        &expected,
-        jobs,
-    )
+    let url = server.url.with_database(name);
+    Comparison::begin(&server.connector, &url, &expected, jobs).map(Some)
 }
 
 /// What is made after the rows and no row tells of: by pg_dump's words, and how it is counted. An

@@ -5,21 +5,19 @@
 //! leaves the live rows as they were. What was replaced is kept in a schema of the same database
 //! until [`discard`], and [`undo`] puts it back. Works as the tables' owner.
 
-use std::io::{self, Read, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::Read;
 use std::time::Duration;
 
 use rg_common::config::nearest;
-use rg_common::dump::{DumpParser, Inventory, InventoryReader, RowSink, Table};
+use rg_common::dump::{Inventory, Table};
 use rg_common::failure::{Failure, OrFail, Result};
 use rg_common::names::Stamp;
-use rg_common::postgres::copy::CopyIn;
-use rg_common::postgres::create::literal;
 use rg_common::postgres::{Connector, DatabaseUrl, Session};
 use serde::Serialize;
 
 mod around;
 mod columns;
+mod fill;
 mod kept;
 
 use around::{Around, LiveTable};
@@ -27,8 +25,6 @@ pub use kept::{Kept, PREFIX, Replaced, discard, list, undo};
 
 /// One statement over all rows of a table (keep, truncate, validate) may take this long.
 const WORK_LIMIT: Duration = Duration::from_secs(6 * 3600);
-/// The dump is read in pieces of this many bytes.
-const PIECE_BYTES: usize = 256 << 10;
 
 /// Which tables, from which backup, into which database.
 pub struct TableRestore<'a> {
@@ -83,7 +79,7 @@ pub fn plan(request: &TableRestore<'_>) -> Result<TablePlan> {
 }
 
 /// Replaces the tables' rows by the backup's. `open_dump` gives the plain dump from its beginning
-/// and is called once for each table; a stream that breaks leaves everything as it was.
+/// and is called once; a stream that breaks leaves everything as it was.
 pub fn replace(
     request: &TableRestore<'_>,
     open_dump: &dyn Fn() -> Result<Box<dyn Read + Send>>,
@@ -122,8 +118,10 @@ fn replaced(
         notes,
     };
     let encoding = request.inventory.encoding.as_deref();
-    for (index, (table, live)) in wanted.iter().zip(&tables).enumerate() {
-        fill(session, table, live, encoding, open_dump)
+    let pairs: Vec<Pair<'_>> = wanted.iter().copied().zip(&tables).collect();
+    let taken = fill::fill(session, &pairs, encoding, open_dump)?;
+    for (index, (table, live)) in pairs.iter().enumerate() {
+        fill::compare(session, table, live, encoding, taken[index])
             .map_err(|failure| failure.context(format!("table {}", live.shown)))?;
         report.tables[index].rows_after = table.rows;
     }
@@ -134,85 +132,8 @@ fn replaced(
     Ok(report)
 }
 
-/// Empties the table, loads its rows and compares them with what the backup recorded.
-fn fill(
-    session: &Session,
-    table: &Table,
-    live: &LiveTable,
-    encoding: Option<&str>,
-    open_dump: &dyn Fn() -> Result<Box<dyn Read + Send>>,
-) -> Result<()> {
-    let columns = match table.columns.as_str() {
-        "" => String::new(),
-        columns => format!(" ({columns})"),
-    };
-    let options = match encoding {
-        Some(encoding) => format!(" WITH (ENCODING {})", literal(encoding)),
-        None => String::new(),
-    };
-    session.execute_within(WORK_LIMIT, &format!("TRUNCATE ONLY {}", live.quoted))?;
-    // As the app loads: a check or a generated column may call functions that name no schema.
-    session.execute("SET LOCAL search_path TO DEFAULT")?;
-    let copy = session.copy_in(&format!(
-        "COPY {}{columns} FROM STDIN{options}",
-        live.quoted
-    ))?;
-    let taken = pour(table, copy, open_dump()?)?;
-    session.execute("SET LOCAL search_path TO ''")?;
-    let sum = session.copy_sum(&format!("COPY {}{columns} TO STDOUT{options}", live.quoted))?;
-    if taken == table.rows && sum.rows() == table.rows && sum.checksum() == table.checksum {
-        return Ok(());
-    }
-    Err(Failure::new(format!(
-        "its rows came out different from the backup's: {} instead of {}, checksum {} instead of {}",
-        sum.rows(),
-        table.rows,
-        sum.checksum(),
-        table.checksum
-    ))
-    .hint("the live columns have other types than when the backup was made?")
-    .hint(BESIDE))
-}
-
-/// Reads the dump to its end and passes the table's rows on; how many the server took.
-fn pour(table: &Table, copy: CopyIn, dump: Box<dyn Read + Send>) -> Result<u64> {
-    let copy = Arc::new(Mutex::new(copy));
-    let sink = Box::new(Rows(Arc::clone(&copy)));
-    let parser = DumpParser::new().extract(&table.schema, &table.name, sink);
-    let mut reader = InventoryReader::with_parser(dump, parser);
-    let mut piece = vec![0; PIECE_BYTES];
-    loop {
-        match reader.read(&mut piece) {
-            Ok(0) => break,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Failure::from_io("cannot read the backup's dump", error)),
-        }
-    }
-    let (_, found) = reader.finish()?;
-    let same = found.tables.iter().any(|one| one == table);
-    if !same {
-        return Err(
-            Failure::new("the dump holds other rows of it than its manifest says")
-                .hint("`rg-backup verify` tells whether the backup is damaged; take another one"),
-        );
-    }
-    let copy = Arc::into_inner(copy).map(Mutex::into_inner);
-    match copy {
-        Some(copy) => copy.unwrap_or_else(PoisonError::into_inner).finish(),
-        None => Err(Failure::new("the rows are still being read")),
-    }
-}
-
-/// Where the rows go; the parser owns one end, [`pour`] finishes the other.
-struct Rows(Arc<Mutex<CopyIn>>);
-
-impl RowSink for Rows {
-    fn rows(&mut self, text: &[u8]) -> io::Result<()> {
-        let mut copy = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        copy.write_all(text)
-    }
-}
+/// A table of the backup, and the live one that gets its rows.
+type Pair<'a> = (&'a Table, &'a LiveTable);
 
 /// What helps where the live tables are no longer those of the backup.
 const BESIDE: &str =

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use super::archive::ArchivedTable;
 use super::block::Compression;
 use super::inventory::Ledger;
 use super::sql::{client_encoding, copy_from_stdin, lossy, roles, setval};
@@ -16,6 +17,8 @@ use crate::failure::{Failure, Result};
 const PREAMBLE_BYTES: usize = 6;
 /// The format's number for a custom archive; 3 is tar, 5 a directory.
 const FORMAT_CUSTOM: u8 = 1;
+/// The section of an entry that `pg_restore --section=data` takes.
+const SECTION_DATA: i64 = 3;
 
 /// The part of an archive before its data.
 pub(super) struct Contents {
@@ -31,6 +34,23 @@ pub(super) struct Contents {
     pub compression: Compression,
     /// What the blocks that follow belong to, by dump id.
     pub expected: HashMap<i64, Expected>,
+    /// Dump ids of all entries, and which of them are made of one table's rows and nothing else; only
+    /// where somebody asked for it.
+    pub order: Option<Order>,
+    /// The first entry of the data section that is neither rows nor the state of a sequence.
+    pub unusual: Option<String>,
+}
+
+/// What a loader wants to know of the entries.
+#[derive(Default)]
+pub(super) struct Order {
+    /// Dump ids in the archive's order.
+    pub ids: Vec<i64>,
+    /// Tables by dump id.
+    pub tables: HashMap<i64, (String, String)>,
+    /// Indexes, and constraints that are indexes, with the dump id of the table that is all they
+    /// depend on.
+    pub indexes: Vec<(i64, i64)>,
 }
 
 /// Which value comes next.
@@ -47,12 +67,14 @@ enum At {
 struct Entry {
     dump_id: i64,
     has_data: bool,
+    is_data: bool,
     tag: String,
     description: String,
     definition: Vec<u8>,
     copy: Vec<u8>,
     namespace: String,
     owner: String,
+    dependencies: Vec<i64>,
 }
 
 /// An entry whose data are still to come.
@@ -80,6 +102,8 @@ impl Contents {
             is_repeated: false,
             compression: Compression::None,
             expected: HashMap::new(),
+            unusual: None,
+            order: None,
         }
     }
 
@@ -216,6 +240,7 @@ impl Contents {
             }
             Field::DumpId => self.entry.dump_id = number,
             Field::HasData => self.entry.has_data = number != 0,
+            Field::Section => self.entry.is_data = number == SECTION_DATA,
             _ => {}
         }
         Ok(())
@@ -228,6 +253,7 @@ impl Contents {
             Field::Database | Field::ServerVersion | Field::DumpVersion => true,
             Field::Tag | Field::Description | Field::Namespace | Field::Owner => true,
             Field::CopyStatement => self.entry.has_data,
+            Field::Dependency => self.order.is_some() && self.entry.is_index(),
             Field::Definition => matches!(
                 self.entry.description.as_str(),
                 "ACL" | "DEFAULT ACL" | "POLICY" | "USER MAPPING" | "SEQUENCE SET" | "ENCODING"
@@ -248,6 +274,13 @@ impl Contents {
             Field::Owner => entry.owner = lossy(&text),
             Field::Definition => entry.definition = text,
             Field::CopyStatement => entry.copy = text,
+            // Two are as much as many: only a single one is of use. It may come once per column.
+            Field::Dependency if entry.dependencies.len() < 2 => {
+                let id = lossy(&text).parse().ok();
+                let is_new = |id: &i64| !entry.dependencies.contains(id);
+                let id = id.filter(is_new);
+                entry.dependencies.extend(id);
+            }
             _ => {}
         }
     }
@@ -264,6 +297,10 @@ impl Contents {
             kind => ledger.object(kind)?,
         }
         ledger.role(&entry.owner)?;
+        let usual = ["TABLE DATA", "SEQUENCE SET"].contains(&entry.description.as_str());
+        if (entry.is_data || entry.has_data) && !usual && self.unusual.is_none() {
+            self.unusual = Some(format!("{} {}", entry.description, entry.tag));
+        }
         match entry.description.as_str() {
             "EXTENSION" => ledger.extension(&entry.tag)?,
             "ACL" | "DEFAULT ACL" | "POLICY" | "USER MAPPING" => {
@@ -282,6 +319,9 @@ impl Contents {
                 ledger.sequence(schema, name, (value, is_called))?;
             }
             _ => {}
+        }
+        if let Some(order) = &mut self.order {
+            order.add(ledger, &entry)?;
         }
         if entry.has_data {
             let (id, expected) = (entry.dump_id, self.expect(ledger, entry)?);
@@ -326,7 +366,45 @@ impl Contents {
     }
 }
 
+impl Entry {
+    fn is_index(&self) -> bool {
+        ["INDEX", "CONSTRAINT"].contains(&self.description.as_str())
+    }
+}
+
+impl Order {
+    fn add(&mut self, ledger: &mut Ledger, entry: &Entry) -> Result<()> {
+        let id = entry.dump_id;
+        self.ids.push(id);
+        if entry.description == "TABLE" {
+            ledger.keep(entry.namespace.len() + entry.tag.len())?;
+            let name = (entry.namespace.clone(), entry.tag.clone());
+            self.tables.insert(id, name);
+        }
+        if let (true, [table]) = (entry.is_index(), &entry.dependencies[..]) {
+            self.indexes.push((id, *table));
+        }
+        ledger.keep(0)
+    }
+}
+
 impl Expected {
+    /// The table whose rows they are.
+    pub fn table(&self) -> Option<ArchivedTable> {
+        match self {
+            Expected::Rows {
+                schema,
+                name,
+                columns,
+            } => Some(ArchivedTable {
+                schema: schema.clone(),
+                name: name.clone(),
+                columns: columns.clone(),
+            }),
+            Expected::Other(_) | Expected::LargeObjects => None,
+        }
+    }
+
     /// For messages.
     pub fn name(&self) -> String {
         match self {

@@ -11,7 +11,7 @@ use super::values::{Values, damaged};
 use crate::failure::{Failure, Result};
 
 /// What a block of a table's data begins with.
-const BLOCK_TABLE: u8 = 1;
+pub(super) const BLOCK_TABLE: u8 = 1;
 /// What a block of large objects begins with.
 const BLOCK_LARGE_OBJECTS: u8 = 3;
 

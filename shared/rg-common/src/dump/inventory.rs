@@ -105,7 +105,8 @@ pub struct LargeObjects {
 /// The rows of one table while they go by.
 pub(super) struct OpenTable {
     index: usize,
-    wanted: bool,
+    /// Its place among the wanted ones.
+    wanted: Option<usize>,
     pub text: CopyText,
 }
 
@@ -118,7 +119,7 @@ struct Entry {
     bytes: u64,
 }
 
-/// The one table whose rows somebody wants.
+/// A table whose rows somebody wants.
 pub(super) struct Wanted {
     pub schema: String,
     pub name: String,
@@ -134,7 +135,7 @@ pub(super) struct Ledger {
     pub pg_dump_version: String,
     pub encoding: Option<String>,
     pub database: Option<String>,
-    pub wanted: Option<Wanted>,
+    pub wanted: Vec<Wanted>,
     uncounted_because: Option<String>,
     tables: Vec<Entry>,
     by_name: HashMap<(String, String), usize>,
@@ -212,18 +213,15 @@ impl Ledger {
         columns: String,
         crlf: bool,
     ) -> Result<OpenTable> {
-        let mut wanted = false;
-        if let Some(want) = &mut self.wanted
-            && want.schema == schema
-            && want.name == name
+        let is_it = |want: &Wanted| want.schema == schema && want.name == name;
+        let wanted = self.wanted.iter().position(is_it);
+        if let Some(want) = wanted.and_then(|at| self.wanted.get_mut(at))
+            && !want.found
         {
-            wanted = true;
-            if !want.found {
-                want.found = true;
-                want.sink.begin(&columns).map_err(|error| {
-                    Failure::from_io("cannot pass on the rows of the wanted table", error)
-                })?;
-            }
+            want.found = true;
+            want.sink.begin(&columns).map_err(|error| {
+                Failure::from_io("cannot pass on the rows of the wanted table", error)
+            })?;
         }
         let key = (schema, name);
         let index = match self.by_name.get(&key) {
@@ -250,11 +248,8 @@ impl Ledger {
 
     /// More of a table's `COPY` text; says how much of it belonged to the table.
     pub fn rows(&mut self, table: &mut OpenTable, text: &[u8]) -> Result<usize> {
-        let sink = match &mut self.wanted {
-            Some(wanted) if table.wanted => Some(&mut wanted.sink),
-            _ => None,
-        };
-        table.text.push(text, sink)
+        let wanted = table.wanted.and_then(|at| self.wanted.get_mut(at));
+        table.text.push(text, wanted.map(|wanted| &mut wanted.sink))
     }
 
     /// The data of a table has gone by whole.
@@ -272,7 +267,7 @@ impl Ledger {
 
     /// The inventory, once the parser has found the dump to be complete.
     pub fn finish(self, format: DumpFormat) -> Result<Inventory> {
-        if let Some(wanted) = &self.wanted {
+        for wanted in &self.wanted {
             let table = format!("`{}.{}`", wanted.schema, wanted.name);
             if let Some(because) = &self.uncounted_because {
                 return Err(Failure::new(format!(

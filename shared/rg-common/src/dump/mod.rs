@@ -5,6 +5,7 @@
 //! pieces of any size, keeps to constant memory and is fast enough to sit in the pipe of every
 //! backup. The dump may be anybody's: nothing in it makes the parser panic or reserve memory.
 
+mod archive;
 mod block;
 mod contents;
 mod custom;
@@ -24,6 +25,7 @@ use custom::Archive;
 use inventory::{Ledger, Wanted};
 use plain::Script;
 
+pub use archive::{ArchiveReader, ArchivedTable};
 pub use inventory::{DumpFormat, Inventory, LargeObjects, Sequence, Table};
 pub use reader::InventoryReader;
 pub use rows::{RowPieces, RowSink, RowSum};
@@ -89,12 +91,12 @@ impl DumpParser {
         }
     }
 
-    /// Also passes on the rows of one table, named without quotes. [`DumpParser::finish`] fails if
-    /// the dump has no data of that table. Rows are passed on as they come: a dump may turn out to
+    /// Also passes on the rows of a table, named without quotes; may be said of several tables.
+    /// [`DumpParser::finish`] fails if the dump has no data of one of them. Rows are passed on as they come: a dump may turn out to
     /// be incomplete after all of them.
     #[must_use]
     pub fn extract(mut self, schema: &str, table: &str, sink: Box<dyn RowSink>) -> Self {
-        self.ledger.wanted = Some(Wanted {
+        self.ledger.wanted.push(Wanted {
             schema: schema.to_owned(),
             name: table.to_owned(),
             sink,

@@ -83,7 +83,7 @@ impl Default for RowPieces {
     }
 }
 
-/// Takes the rows of the one table that is wanted (see [`DumpParser::extract`]).
+/// Takes the rows of a table that is wanted (see [`DumpParser::extract`]).
 ///
 /// [`DumpParser::extract`]: super::DumpParser::extract
 pub trait RowSink: Send {
@@ -105,7 +105,7 @@ impl<F: FnMut(&[u8]) -> io::Result<()> + Send> RowSink for F {
     }
 }
 
-/// The sink of the table that is being read, if it is the wanted one.
+/// The sink of the table that is being read, if it is a wanted one.
 pub(super) type Sink<'a> = Option<&'a mut Box<dyn RowSink>>;
 
 /// Cuts `COPY` text into rows up to its closing `\.` line.

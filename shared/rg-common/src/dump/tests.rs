@@ -1,5 +1,6 @@
 //! Real dumps of one database by every `pg_dump` from 14 to 18, against what the database holds.
 
+mod archived;
 mod built;
 mod damage;
 

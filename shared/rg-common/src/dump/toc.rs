@@ -34,6 +34,8 @@ pub(super) enum Field {
     HasData,
     Tag,
     Description,
+    /// 2 before the data, 3 data, 4 after the data; 1 none of its own.
+    Section,
     Definition,
     CopyStatement,
     Namespace,
@@ -71,7 +73,7 @@ pub(super) const ENTRY: &Layout = &[
     (Field::Other, Kind::Text, 0..=255), // object's oid
     (Field::Tag, Kind::Text, 0..=255),
     (Field::Description, Kind::Text, 0..=255),
-    (Field::Other, Kind::Int, 0..=255), // section
+    (Field::Section, Kind::Int, 0..=255),
     (Field::Definition, Kind::Text, 0..=255),
     (Field::Other, Kind::Text, 0..=255), // DROP statement
     (Field::CopyStatement, Kind::Text, 0..=255),

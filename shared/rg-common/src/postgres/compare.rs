@@ -20,7 +20,7 @@ use crate::dump::{LargeObjects, Sequence, Table};
 use crate::failure::Result;
 
 pub use difference::Difference;
-use reading::TableToRead;
+use reading::{Reading, TableToRead};
 
 /// At most this many connections read side by side.
 pub const MAX_JOBS: usize = 8;
@@ -48,28 +48,96 @@ pub fn compare(
     expected: &Expected<'_>,
     jobs: usize,
 ) -> Result<Vec<Difference>> {
-    let session = connector.open(url)?;
-    let mut differences = Vec::new();
-    let tables = tables_to_read(expected, inventory::tables(&session)?, &mut differences);
-    compare_sequences(expected, inventory::sequences(&session)?, &mut differences);
-    let version = session.version();
-    session.close();
-    let found = reading::read(connector, url, expected, version, tables, jobs)?;
-    differences.extend(found);
-    differences.sort_by_key(ToString::to_string);
-    Ok(differences)
+    Comparison::begin(connector, url, expected, jobs)?.finish()
+}
+
+/// A comparison that follows a load: it reads on the runtime's threads what is there already while
+/// the rest is still being loaded. Dropped before [`Comparison::finish`] it ends its connections.
+pub struct Comparison<'a> {
+    connector: &'a Connector,
+    url: DatabaseUrl,
+    expected: Expected<'a>,
+    differences: Vec<Difference>,
+    /// Tables whose rows are not there yet.
+    waiting: BTreeMap<(String, String), TableToRead>,
+    /// Whether the large objects are not there yet.
+    incomplete: bool,
+    reading: Reading,
+}
+
+impl<'a> Comparison<'a> {
+    /// Looks which tables there are; from now on none may come or go. Connects, reads nothing yet.
+    pub fn begin(
+        connector: &'a Connector,
+        url: &DatabaseUrl,
+        expected: &Expected<'a>,
+        jobs: usize,
+    ) -> Result<Comparison<'a>> {
+        let session = connector.open(url)?;
+        let mut differences = Vec::new();
+        let found = inventory::tables(&session)?;
+        let waiting = tables_to_read(expected, found, &mut differences);
+        let version = session.version();
+        session.close();
+        let jobs = jobs.clamp(1, MAX_JOBS).min(waiting.len() + 1);
+        Ok(Comparison {
+            connector,
+            url: url.clone(),
+            expected: *expected,
+            differences,
+            waiting,
+            incomplete: true,
+            reading: Reading::begin(connector, url, expected, version, jobs),
+        })
+    }
+
+    /// All rows of this table are there, and committed: it is read as soon as a connection is free.
+    pub fn loaded(&mut self, schema: &str, name: &str) {
+        let key = (schema.to_owned(), name.to_owned());
+        if let Some(table) = self.waiting.remove(&key) {
+            self.reading.table(table);
+        }
+    }
+
+    /// All rows of all tables are there, and the large objects.
+    pub fn all_loaded(&mut self) {
+        let mut tables: Vec<TableToRead> =
+            std::mem::take(&mut self.waiting).into_values().collect();
+        // The largest first, so that the connections end at about the same time.
+        tables.sort_by_key(|table| std::cmp::Reverse(table.bytes));
+        for table in tables {
+            self.reading.table(table);
+        }
+        if std::mem::take(&mut self.incomplete) {
+            self.reading.large_objects(self.expected.large_objects);
+        }
+    }
+
+    /// Everything is there: waits until all of it was read, and says what is not as expected, in
+    /// the order of names.
+    pub fn finish(mut self) -> Result<Vec<Difference>> {
+        self.all_loaded();
+        let session = self.connector.open(&self.url)?;
+        let sequences = inventory::sequences(&session)?;
+        session.close();
+        let mut differences = self.differences;
+        compare_sequences(&self.expected, sequences, &mut differences);
+        differences.extend(self.reading.finish()?);
+        differences.sort_by_key(ToString::to_string);
+        Ok(differences)
+    }
 }
 
 fn tables_to_read(
     expected: &Expected<'_>,
     found: Vec<Relation>,
     differences: &mut Vec<Difference>,
-) -> Vec<TableToRead> {
+) -> BTreeMap<(String, String), TableToRead> {
     let mut found: BTreeMap<(String, String), Relation> = found
         .into_iter()
         .map(|one| ((one.schema.clone(), one.name.clone()), one))
         .collect();
-    let mut to_read = Vec::new();
+    let mut to_read = BTreeMap::new();
     for table in expected.tables {
         let shown = format!("{}.{}", table.schema, table.name);
         let key = (table.schema.clone(), table.name.clone());
@@ -89,19 +157,18 @@ fn tables_to_read(
             });
             continue;
         }
-        to_read.push(TableToRead {
+        let table = TableToRead {
             sql: copy_statement(table, relation.condition.as_deref()),
             shown,
             rows: table.rows,
             checksum: table.checksum.clone(),
             bytes: table.bytes,
-        });
+        };
+        to_read.insert(key, table);
     }
     differences.extend(found.into_values().map(|one| Difference::AdditionalTable {
         table: format!("{}.{}", one.schema, one.name),
     }));
-    // The largest first, so that the connections end at about the same time.
-    to_read.sort_by_key(|table| std::cmp::Reverse(table.bytes));
     to_read
 }
 

@@ -83,6 +83,12 @@ pub struct CopyIn {
 }
 
 impl CopyIn {
+    /// Passes on a piece of text as it is, without a copy of it; it goes at once.
+    pub fn piece(&mut self, piece: Bytes) -> Result<()> {
+        self.send()?;
+        wait(&self.handle, &self.url, &self.sql, self.sink.send(piece))
+    }
+
     /// Says that all rows have come; how many the server took.
     pub fn finish(mut self) -> Result<u64> {
         self.send()?;

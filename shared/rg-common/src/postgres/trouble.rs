@@ -181,6 +181,12 @@ pub(super) fn asking(url: &DatabaseUrl, sql: &str, error: Error) -> Failure {
     if let Some(detail) = db.detail() {
         said.push_str(&format!(" ({detail})"));
     }
+    // The table, the line and the column of a row that the server does not take.
+    if let Some(place) = db.where_().and_then(|place| place.lines().next())
+        && place.starts_with("COPY ")
+    {
+        said.push_str(&format!(" ({place})"));
+    }
     let failure = Failure::because(what, said);
     let failure = match db.hint() {
         Some(hint) => failure.hint(hint),

@@ -1,19 +1,21 @@
 //! Reads tables and large objects over several connections and sums what streams by.
 
-use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_postgres::{Client, Error};
 
 use super::super::connect::{Connector, ServerVersion, dial, own_settings};
 use super::super::create::literal;
 use super::super::trouble;
 use super::super::url::DatabaseUrl;
-use super::{Difference, Expected, LargeObjects, MAX_JOBS};
+use super::{Difference, Expected, LargeObjects};
 use crate::dump::{RowPieces, RowSum};
 use crate::failure::{Failure, OrFail, Result};
 
@@ -24,27 +26,68 @@ const PIECE_BYTES: i32 = 1 << 20;
 /// … of so many objects at a time.
 const PIECES: i64 = 8;
 
-/// Reads these tables and all large objects; what differs.
-pub(super) fn read(
-    connector: &Connector,
-    url: &DatabaseUrl,
-    expected: &Expected<'_>,
-    version: ServerVersion,
-    tables: Vec<TableToRead>,
-    jobs: usize,
-) -> Result<Vec<Difference>> {
-    let mut queue: VecDeque<Work> = tables.into_iter().map(Work::Table).collect();
-    queue.push_back(Work::LargeObjects(expected.large_objects.clone()));
-    let jobs = jobs.clamp(1, MAX_JOBS).min(queue.len());
-    let reading = Arc::new(Reading {
-        url: url.clone(),
-        application: connector.application().to_owned(),
-        settings: settings(expected, version),
-        encoding: expected.encoding.map(str::to_owned),
-        queue: Mutex::new(queue),
-        bytes: AtomicU64::new(0),
-    });
-    connector.handle().block_on(read_all(reading, jobs))
+/// Connections that read what is there, as they are told.
+pub(super) struct Reading {
+    work: Option<mpsc::UnboundedSender<Work>>,
+    task: JoinHandle<Result<Vec<Difference>>>,
+    handle: Handle,
+}
+
+impl Reading {
+    /// Connects on the runtime, `jobs` times.
+    pub fn begin(
+        connector: &Connector,
+        url: &DatabaseUrl,
+        expected: &Expected<'_>,
+        version: ServerVersion,
+        jobs: usize,
+    ) -> Reading {
+        let (work, queue) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            url: url.clone(),
+            application: connector.application().to_owned(),
+            settings: settings(expected, version),
+            encoding: expected.encoding.map(str::to_owned),
+            queue: Mutex::new(queue),
+            busy: AtomicUsize::new(0),
+            bytes: AtomicU64::new(0),
+        });
+        Reading {
+            work: Some(work),
+            task: connector.handle().spawn(read_all(shared, jobs)),
+            handle: connector.handle().clone(),
+        }
+    }
+
+    /// Has a table read.
+    pub fn table(&self, table: TableToRead) {
+        self.send(Work::Table(table));
+    }
+
+    /// Has all large objects read.
+    pub fn large_objects(&self, expected: &LargeObjects) {
+        self.send(Work::LargeObjects(expected.clone()));
+    }
+
+    fn send(&self, work: Work) {
+        if let Some(queue) = &self.work {
+            // Nobody takes it any more when reading has failed, which `finish` says.
+            queue.send(work).ok();
+        }
+    }
+
+    /// Waits until all of it was read; what differs.
+    pub fn finish(mut self) -> Result<Vec<Difference>> {
+        self.work = None;
+        let ended = self.handle.block_on(&mut self.task);
+        ended.or_fail(|| "the comparison was broken off".to_owned())?
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// A table of the dump that the database has too.
@@ -63,20 +106,22 @@ enum Work {
 }
 
 /// What the connections share.
-struct Reading {
+struct Shared {
     url: DatabaseUrl,
     application: String,
     settings: String,
     encoding: Option<String>,
-    queue: Mutex<VecDeque<Work>>,
+    queue: Mutex<mpsc::UnboundedReceiver<Work>>,
+    /// How many of them are reading, not waiting for something to read.
+    busy: AtomicUsize,
     /// Bytes read so far by all, to notice when nothing comes any more.
     bytes: AtomicU64,
 }
 
-async fn read_all(reading: Arc<Reading>, jobs: usize) -> Result<Vec<Difference>> {
-    let mut tasks = tokio::task::JoinSet::new();
+async fn read_all(shared: Arc<Shared>, jobs: usize) -> Result<Vec<Difference>> {
+    let mut tasks = JoinSet::new();
     for _ in 0..jobs {
-        tasks.spawn(one_connection(Arc::clone(&reading)));
+        tasks.spawn(one_connection(Arc::clone(&shared)));
     }
     let all = async {
         let mut differences = Vec::new();
@@ -88,19 +133,23 @@ async fn read_all(reading: Arc<Reading>, jobs: usize) -> Result<Vec<Difference>>
     };
     tokio::select! {
         found = all => found,
-        failure = stalled(&reading) => Err(failure),
+        failure = stalled(&shared) => Err(failure),
     }
 }
 
-async fn stalled(reading: &Reading) -> Failure {
-    let mut before = reading.bytes.load(Ordering::Relaxed);
+async fn stalled(shared: &Shared) -> Failure {
+    let now = || {
+        let busy = shared.busy.load(Ordering::Relaxed) > 0;
+        busy.then(|| shared.bytes.load(Ordering::Relaxed))
+    };
+    let mut before = now();
     loop {
         tokio::time::sleep(STALL_LIMIT).await;
-        let now = reading.bytes.load(Ordering::Relaxed);
-        if now == before {
+        let now = now();
+        if now.is_some() && now == before {
             return Failure::new(format!(
                 "{} sent nothing for {} s while its content was compared",
-                reading.url,
+                shared.url,
                 STALL_LIMIT.as_secs()
             ))
             .hint("look for locks: SELECT pid, wait_event, query FROM pg_stat_activity");
@@ -111,7 +160,7 @@ async fn stalled(reading: &Reading) -> Failure {
 
 /// Connection and reader are one task: a chunk goes from the socket to the sum without a change
 /// of threads.
-async fn one_connection(reading: Arc<Reading>) -> Result<Vec<Difference>> {
+async fn one_connection(reading: Arc<Shared>) -> Result<Vec<Difference>> {
     let (client, connection) = dial(&reading.url, &reading.application, None).await?;
     let drive = async {
         // Its error reaches the reader as an answer that does not come to its end.
@@ -126,19 +175,19 @@ async fn one_connection(reading: Arc<Reading>) -> Result<Vec<Difference>> {
             .map_err(|error| trouble::asking(&reading.url, "SET …", error))?;
         let mut differences = Vec::new();
         loop {
-            let next = reading
-                .queue
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop_front();
-            let found = match next {
-                None => return Ok(differences),
-                Some(Work::Table(table)) => read_table(&client, &reading, &table).await,
-                Some(Work::LargeObjects(expected)) => {
+            let next = reading.queue.lock().await.recv().await;
+            let Some(work) = next else {
+                return Ok(differences);
+            };
+            reading.busy.fetch_add(1, Ordering::Relaxed);
+            let found = match work {
+                Work::Table(table) => read_table(&client, &reading, &table).await,
+                Work::LargeObjects(expected) => {
                     read_large_objects(&client, &reading, &expected).await
                 }
             };
             differences.extend(found.map_err(|failure| failure.context(what()))?);
+            reading.busy.fetch_sub(1, Ordering::Relaxed);
         }
     };
     tokio::select! {
@@ -150,7 +199,7 @@ async fn one_connection(reading: Arc<Reading>) -> Result<Vec<Difference>> {
 
 async fn read_table(
     client: &Client,
-    reading: &Reading,
+    reading: &Shared,
     table: &TableToRead,
 ) -> Result<Option<Difference>> {
     let failed = |error: Error| trouble::asking(&reading.url, &table.sql, error);
@@ -203,7 +252,7 @@ async fn set_encoding(client: &Client, encoding: &str) -> Result<(), Error> {
 
 async fn read_large_objects(
     client: &Client,
-    reading: &Reading,
+    reading: &Shared,
     expected: &LargeObjects,
 ) -> Result<Option<Difference>> {
     const FIRST: &str = "SELECT oid, lo_get(oid, 0, $2) FROM pg_catalog.pg_largeobject_metadata
