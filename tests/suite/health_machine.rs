@@ -3,13 +3,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rg_common::check::State;
 use rg_common::probe::{bucket, disk};
 use rg_common::s3::Client;
-use rg_tests::{FullDisk, SeaweedFs, s3_client, sandbox};
+use rg_tests::{FullDisk, Sandbox, SeaweedFs, s3_client, sandbox};
 
 fn looked_at(path: &Path) -> (State, String) {
     let found = disk::of(path).expect("it can be asked");
@@ -18,22 +17,23 @@ fn looked_at(path: &Path) -> (State, String) {
 }
 
 /// Remounts, in the mount's own namespace where it has one (`/proc/PID/root/…`).
-fn remount(path: &Path, how: &str) {
+fn remount(place: &Sandbox, path: &Path, how: &str) {
     let shown = path.to_str().expect("text");
     let inside = shown
         .strip_prefix("/proc/")
         .and_then(|rest| rest.split_once("/root"));
-    let mut command = match inside {
-        Some((pid, _)) => {
-            let mut nsenter = Command::new("nsenter");
-            nsenter.args(["--target", pid, "--user", "--mount", "mount"]);
-            nsenter
+    let option = format!("remount,{how}");
+    match inside {
+        Some((pid, path)) => {
+            let words = [
+                "--target", pid, "--user", "--mount", "mount", "-o", &option, path,
+            ];
+            place.program("nsenter", words)
         }
-        None => Command::new("mount"),
-    };
-    let at = inside.map_or(shown, |(_, path)| path);
-    let done = command.args(["-o", &format!("remount,{how}"), at]).status();
-    assert!(done.expect("mount runs").success());
+        None => place.program("mount", ["-o", &option, shown]),
+    }
+    .run()
+    .ok();
 }
 
 #[test]
@@ -52,11 +52,11 @@ fn a_file_system_that_fills_or_turns_read_only_fails_until_it_is_mended() {
     fs::remove_file(&file).expect("removed");
     assert_eq!(looked_at(full.path()).0, State::Pass);
 
-    remount(full.path(), "ro");
+    remount(&place, full.path(), "ro");
     let (state, found) = looked_at(full.path());
     assert_eq!(state, State::Fail);
     assert!(found.contains(" can only be read"), "{found}");
-    remount(full.path(), "rw");
+    remount(&place, full.path(), "rw");
     assert_eq!(looked_at(full.path()).0, State::Pass);
 }
 
