@@ -23,10 +23,11 @@ build: ## the release binaries
 	$(CARGO) build --release $(addprefix --bin ,$(TOOLS))
 bench: ## beside pg_dump, tar, gzip, zstd and pg_restore (RG_BENCH_MB, RG_BENCH_FILES, RG_BENCH_RUNS)
 	@bash tests/bench/bench.sh
-install: build ## the binaries and the systemd service into $(DESTDIR)$(PREFIX)
+install: build ## the binaries and the systemd units into $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 755 $(addprefix $(TARGET)/release/,$(TOOLS)) $(DESTDIR)$(PREFIX)/bin
-	sed 's|@BINDIR@|$(PREFIX)/bin|' packaging/systemd/rg-backup@.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/rg-backup@.service
+	for unit in $(notdir $(wildcard packaging/systemd/*)); do \
+	  sed 's|@BINDIR@|$(PREFIX)/bin|' "packaging/systemd/$$unit" >"$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit" || exit 1; done
 test-endurance: deps ## the repeated experiments (kills, damage) eight times as often: hundreds of each
 	RG_TEST_ROUNDS=8 $(CARGO) test --workspace
 test-s3: ## buckets: every test on every S3 server, 5 GiB there and back in constant memory (RG_S3_MIB)
