@@ -52,6 +52,13 @@ impl Failure {
         }))
     }
 
+    /// The same once more, for a failure that is told of in several places; its causes are in its words.
+    pub fn again(&self) -> Failure {
+        let copy = Failure::new(self.to_string());
+        let hints = self.hints().into_iter();
+        hints.fold(copy, |copy, hint| copy.hint(hint))
+    }
+
     /// The failure inside an I/O error, or the I/O error said to have happened while doing `what`.
     pub fn from_io(what: impl Into<String>, error: io::Error) -> Self {
         if error.get_ref().is_some_and(|inner| inner.is::<Failure>()) {

@@ -175,13 +175,7 @@ fn single(group: &Group, look: impl Fn(&Planned) -> Result<Verdict>) -> Vec<Answ
 
 /// The same failure for each check of a group.
 fn all_failed(group: &Group, failure: &Failure) -> Vec<Answer> {
-    all_unknown(group, || again(failure))
-}
-
-fn again(failure: &Failure) -> Failure {
-    let copy = Failure::new(failure.to_string());
-    let hints = failure.hints().into_iter();
-    hints.fold(copy, |copy, hint| copy.hint(hint))
+    all_unknown(group, || failure.again())
 }
 
 fn units(tools: &Tools, group: &Group, names: &[String]) -> Vec<Answer> {
@@ -283,7 +277,7 @@ fn machine(tools: &Tools, group: &Group) -> Vec<Answer> {
                 .systemd
                 .failed()
                 .map(|failed| systemd::judge_failed(&failed)),
-            (_, Err(failure)) => Err(again(failure)),
+            (_, Err(failure)) => Err(failure.again()),
             ("memory", Ok(facts)) => Ok(host::judge_memory(&facts.memory)),
             ("pressure", Ok(facts)) => Ok(host::judge_pressure(facts.pressure.as_ref())),
             ("load", Ok(facts)) => Ok(host::judge_load(facts.load, facts.processors)),

@@ -66,7 +66,7 @@ impl Stores {
                 Some((_, Ok(store))) => {
                     catalog::newest(store.as_ref(), &dataset.name, MEDIAN_OF + 1)
                 }
-                Some((_, Err(failure))) => Err(again(failure)),
+                Some((_, Err(failure))) => Err(failure.again()),
                 None => Err(Failure::new("it is not configured")),
             };
             let newest = newest
@@ -79,15 +79,6 @@ impl Stores {
             stores: dataset.stores.iter().map(read).collect(),
         }
     }
-}
-
-/// A failure that is told of more than once.
-fn again(failure: &Failure) -> Failure {
-    let copy = Failure::new(failure.to_string());
-    failure
-        .hints()
-        .into_iter()
-        .fold(copy, |copy, hint| copy.hint(hint))
 }
 
 /// Judges the backups of a dataset, by its own schedule in the host's zone. Where a store cannot be
@@ -123,9 +114,9 @@ pub fn judge(backups: &Backups, now: Timestamp, zone: &TimeZone) -> Result<Verdi
     });
     let verdict = tally.settle(well);
     match unread {
-        Some(failure) if verdict.state != State::Fail => {
-            Err(again(failure).context(format!("cannot tell whether {dataset} is backed up")))
-        }
+        Some(failure) if verdict.state != State::Fail => Err(failure
+            .again()
+            .context(format!("cannot tell whether {dataset} is backed up"))),
         Some(failure) => Ok(verdict.evidence([failure.to_string()])),
         None => Ok(verdict),
     }
