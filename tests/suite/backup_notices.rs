@@ -208,16 +208,13 @@ fn people_are_told_by_mail_and_where_they_talk() {
     assert_eq!(paths(&sink), ["/slack/X", "/discord/X", "/ntfy/X"]);
     for request in sink.requests() {
         let said = format!("{:?} {}", request.headers.get("title"), request.body);
-        assert!(
-            said.contains("1 of 1 backups failed on test-host"),
-            "{said}"
-        );
+        assert!(said.contains("1 of 1 backup failed on test-host"), "{said}");
         assert!(said.contains("does not exist"), "{said}");
     }
     let mail = std::fs::read_to_string(site.path("mail")).expect("a mail");
     assert!(mail.contains("\r\nTo: admin@example.org\r\n"), "{mail}");
     assert!(
-        mail.contains("Subject: rg-backup: 1 of 1 backups failed on test-host\r\n"),
+        mail.contains("Subject: rg-backup: 1 of 1 backup failed on test-host\r\n"),
         "{mail}"
     );
     // What one channel cannot deliver, the fallback does.

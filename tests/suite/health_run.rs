@@ -149,6 +149,22 @@ fn all_is_well_in_one_line() {
 }
 
 #[test]
+fn the_command_run_may_be_left_out() {
+    let app = App::new();
+    let document = app
+        .tool(&["production", "--format", "json", "--only", "unit"])
+        .ok()
+        .json();
+    assert_eq!(document["findings"].as_array().map(Vec::len), Some(1));
+    app.tool(&["produktion"])
+        .fails(2)
+        .says("did you mean `production`?");
+    app.tool(&["production", "status"])
+        .fails(2)
+        .says("arguments before the command");
+}
+
+#[test]
 fn a_failure_is_told_once_and_its_end_once() {
     let app = App::new();
     app.run(&[]).ok();

@@ -4,19 +4,35 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use rg_common::cli::{Common, EXIT_CODES};
+use rg_common::{Failure, Result};
 
-const EXAMPLES: &str = "Examples:\n  rg-healthcheck\n  rg-healthcheck run production --format nagios\n  rg-healthcheck silence --for 10m --reason deploy\n  rg-healthcheck report --html /var/www/status.html\n  rg-healthcheck logs production --last 1h\n\n--format nagios speaks the plugin protocol and exits with 0, 1, 2 or 3 as that demands.\n\n";
+const EXAMPLES: &str = "Examples:\n  rg-healthcheck\n  rg-healthcheck production --format nagios\n  rg-healthcheck silence --for 10m --reason deploy\n  rg-healthcheck report --html /var/www/status.html\n  rg-healthcheck logs production --last 1h\n\n--format nagios speaks the plugin protocol and exits with 0, 1, 2 or 3 as that demands.\n\n";
 
 /// Runs the checks once, remembers what they found, tells whom it concerns.
 #[derive(Debug, Parser)]
-#[command(name = "rg-healthcheck", version, after_help = format!("{EXAMPLES}{EXIT_CODES}"))]
+#[command(name = "rg-healthcheck", version, subcommand_precedence_over_arg = true, after_help = format!("{EXAMPLES}{EXIT_CODES}"))]
 pub struct Args {
     /// What all tools share.
     #[command(flatten)]
     pub common: Common,
+    /// What `run` takes, which may be left out.
+    #[command(flatten)]
+    pub run: Run,
     /// What to do; without it the checks are run.
     #[command(subcommand)]
     pub command: Option<Command>,
+}
+
+impl Args {
+    /// What is to be done. Environments before a command would be for nothing.
+    pub fn command(self) -> Result<Command> {
+        match self.command {
+            None => Ok(Command::Run(self.run)),
+            Some(command) if self.run == Run::default() => Ok(command),
+            Some(_) => Err(Failure::new("there are arguments before the command")
+                .hint("write them behind it: rg-healthcheck status production")),
+        }
+    }
 }
 
 /// What to do.
@@ -43,12 +59,6 @@ pub enum Command {
     },
 }
 
-impl Default for Command {
-    fn default() -> Command {
-        Command::Run(Run::default())
-    }
-}
-
 /// How findings are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Format {
@@ -64,7 +74,7 @@ pub enum Format {
 }
 
 /// `rg-healthcheck run`
-#[derive(Debug, Default, ClapArgs)]
+#[derive(Debug, Default, PartialEq, ClapArgs)]
 pub struct Run {
     /// Environments; default: all, and the machine
     pub environments: Vec<String>,

@@ -38,7 +38,7 @@ impl Tool for Args {
     }
 
     fn run(self, context: &Context) -> Result<Box<dyn Report>> {
-        match self.command.unwrap_or_default() {
+        match self.command()? {
             Command::Run(args) => run::run(context, &args),
             Command::Watch(args) => watch::watch(context, &args),
             Command::Status(args) => status::status(context, &args),

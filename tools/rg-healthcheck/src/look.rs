@@ -31,7 +31,7 @@ pub const ERRORS_PER_MINUTE_MAX: f64 = 10.0;
 
 /// What all looks of a round share.
 pub struct Tools {
-    config: Config,
+    config: Arc<Config>,
     network: Network,
     runtime: tokio::runtime::Handle,
     connector: Connector,
@@ -48,7 +48,7 @@ pub struct Tools {
 impl Tools {
     /// The machine's own, for a round that begins now.
     pub fn new(
-        config: Config,
+        config: Arc<Config>,
         runtime: &tokio::runtime::Handle,
         before: Seen,
         now: Timestamp,
@@ -68,11 +68,6 @@ impl Tools {
             now,
             zone: zone.clone(),
         })
-    }
-
-    /// The configuration.
-    pub fn config(&self) -> &Config {
-        &self.config
     }
 
     /// What is to be remembered for the next round.

@@ -47,7 +47,7 @@ pub fn run(context: &Context, args: &args::Run) -> Result<Box<dyn Report>> {
 }
 
 fn round(context: &Context, args: &args::Run) -> Result<Box<dyn Report>> {
-    let config = context.config()?;
+    let config = Arc::new(context.config()?);
     for name in &args.environments {
         report::known(&config, name)?;
     }
@@ -61,10 +61,10 @@ fn round(context: &Context, args: &args::Run) -> Result<Box<dyn Report>> {
     let plan = all.select(&args.environments, &args.only)?;
     let (found, troubles) = if args.dry_run {
         let memory = state::look(&config.state).unwrap_or_default();
-        let looked = looked(context, config, &plan, &memory, whole_plan)?;
+        let looked = looked(context, &config, &plan, &memory, whole_plan)?;
         (looked.round, looked.troubles)
     } else {
-        remembered(context, config, &plan, &known, patience, whole_plan)?
+        remembered(context, &config, &plan, &known, patience, whole_plan)?
     };
     let shown = Shown {
         round: Round { troubles, ..found },
@@ -92,26 +92,30 @@ struct Looked {
     round: Round,
     troubles: Vec<String>,
     seen: Seen,
-    config: Config,
 }
 
 fn looked(
     context: &Context,
-    config: Config,
+    config: &Arc<Config>,
     plan: &Plan,
     memory: &Memory,
     whole_plan: bool,
 ) -> Result<Looked> {
     let began = Instant::now();
     let (before, trouble) = Seen::read(&state::folder(&config.state));
-    let tools = Tools::new(config, &context.network, before, context.now, &context.zone)?;
+    let tools = Tools::new(
+        config.clone(),
+        &context.network,
+        before,
+        context.now,
+        &context.zone,
+    )?;
     let tools = Arc::new(tools);
     let looks = |group| look::look(tools.clone(), group);
     let mut findings = context
         .network
         .block_on(round::run(plan, Limits::default(), looks));
     rg_common::stop::check()?;
-    let config = tools.config();
     if whole_plan {
         findings.push(whether_told(memory, &config.notify, context.now));
     }
@@ -125,13 +129,10 @@ fn looked(
         told: Vec::new(),
     };
     let seen = tools.seen();
-    // The looks have ended or were given up; one that was given up may still hold the tools.
-    let config = context.config()?;
     Ok(Looked {
         round,
         troubles: trouble.into_iter().collect(),
         seen,
-        config,
     })
 }
 
@@ -167,7 +168,7 @@ pub fn heard(channels: &[NotifyConfig]) -> Vec<NotifyConfig> {
 
 fn remembered(
     context: &Context,
-    config: Config,
+    config: &Arc<Config>,
     plan: &Plan,
     known: &BTreeSet<String>,
     patience: BTreeMap<String, rg_common::config::Patience>,
@@ -178,7 +179,6 @@ fn remembered(
         mut round,
         mut troubles,
         mut seen,
-        config,
     } = looked(context, config, plan, run.memory(), whole_plan)?;
     troubles.extend(run.damaged().map(str::to_owned));
     // What was found is known, and file systems that only other rounds look at.
@@ -218,7 +218,7 @@ fn remembered(
     }
     troubles.extend(run.deliver(&context.network, &channels, &config.host, &context.zone));
     let folder = state::folder(&config.state);
-    troubles.extend(history(&folder, &round, &config));
+    troubles.extend(history(&folder, &round, config));
     seen.keep(&known);
     troubles.extend(seen.write(&folder).err().map(|failure| failure.to_string()));
     if whole_plan {
