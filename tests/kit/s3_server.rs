@@ -105,10 +105,10 @@ impl SeaweedFs {
         SHARED.get_or_init(SeaweedFs::start)
     }
 
-    /// One for all tests of this process that makes and deletes access keys when it is asked to.
-    pub fn shared_iam() -> &'static S3Server {
-        static SHARED: OnceLock<S3Server> = OnceLock::new();
-        SHARED.get_or_init(|| SeaweedFs::start_with(&["-s3.iam.readOnly=false".to_owned()]))
+    /// One of one's own that makes and deletes access keys when it is asked to. It keeps all users in
+    /// one file: whoever changes them at the same time loses the other's change.
+    pub fn start_iam() -> S3Server {
+        SeaweedFs::start_with(&["-s3.iam.readOnly=false".to_owned()])
     }
 
     /// One of one's own, for tests that stop it.
@@ -401,7 +401,7 @@ impl S3Server {
     }
 }
 
-/// Users of a SeaweedFS that makes access keys ([`SeaweedFs::shared_iam`]).
+/// Users of a SeaweedFS that makes access keys ([`SeaweedFs::start_iam`]).
 impl S3Server {
     /// Makes a user who may list, read and write in one bucket, with a first key.
     #[track_caller]
@@ -414,7 +414,7 @@ impl S3Server {
              -actions=Read,Write,List -apply\n",
             key.access, key.secret
         );
-        let mut shell = Command::new(program("weed"));
+        let mut shell = Command::new(program("bin/weed"));
         shell
             .arg("shell")
             .arg(format!("-master=127.0.0.1:{}", self.port + 1))

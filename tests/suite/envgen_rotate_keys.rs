@@ -11,7 +11,7 @@ mod started;
 use rg_tests::{ArgvWatch, JuiceFs, S3Key};
 use site::{Backend, Rig, logs_in};
 
-fn keys(rig: &Rig) -> (&'static rg_tests::S3Server, &str, &str, &S3Key) {
+fn keys(rig: &Rig) -> (&rg_tests::S3Server, &str, &str, &S3Key) {
     match &rig.backend {
         Backend::Keys {
             server,
