@@ -58,16 +58,16 @@ offsite() {
 catalog() {
     ours_list()   { without_pg kit-measure rg-backup -q --config "$place/many.toml" list; }
 }
-# Ten env files of a thousand variables: secrets that all differ.
+# Ten env files of a thousand variables, every other one a secret of its own.
 linting() {
     ours_check()  { kit-measure rg-envgen check "$place/envs"; }
 }
 database; tree; restoring; offsite; catalog; linting
 mkdir "$place/envs"
 for file in {0..9}; do
-    for variable in {0..999}; do
-        printf 'NAME_%d_SECRET=%08x%024x\n' "$variable" "$file" "$variable"
-    done >"$place/envs/.env.e$file"
+    head -c 16000 /dev/urandom | od -An -tx1 -v -w32 | tr -d ' ' |
+        awk -v file="$file" '{ printf "NAME_%d_SECRET=%s\nNAME_%d=value-%d-%d\n", NR, $0, NR, NR, file }' \
+            >"$place/envs/.env.e$file"
 done
 chmod 600 "$place"/envs/.env.*
 

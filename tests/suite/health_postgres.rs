@@ -47,6 +47,8 @@ fn a_server_that_stops_or_hangs_fails_and_one_that_is_back_passes() {
     let good = check(&url, &["runs"]);
     assert_eq!(good.state, State::Pass, "{}", good.found);
 
+    // This cluster commits before it has written: what is not flushed goes with it.
+    cluster.psql("app", "CHECKPOINT");
     cluster.stop();
     let stopped = check(&url, &["runs"]);
     assert_eq!(stopped.state, State::Fail);
