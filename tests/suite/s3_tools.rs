@@ -221,7 +221,9 @@ fn a_signal_while_parts_travel_aborts_the_upload_and_sync_catches_up(server: &'s
 fn half_a_gigabyte_goes_there_and_back_in_constant_memory(server: &'static S3Server) {
     // `make test-s3` sets 5 GiB.
     let mib: u64 = wished("RG_S3_MIB", 512);
-    const RESIDENT_KIB_MAX: u64 = 128 << 10;
+    // The promise is 128 MiB. What is resident of an unoptimised program's own code comes on top.
+    const CODE_KIB: u64 = if cfg!(debug_assertions) { 16 << 10 } else { 0 };
+    const RESIDENT_KIB_MAX: u64 = (128 << 10) + CODE_KIB;
     let site = site!(&named("s3_memory", server));
     let bucket = server.bucket();
     let only = store(&site, "offsite", &server.endpoint(), server, &bucket);
