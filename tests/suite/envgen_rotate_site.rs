@@ -71,7 +71,7 @@ exit 0
 pub enum Backend {
     /// A user of SeaweedFS, who has one bucket.
     Keys {
-        server: S3Server,
+        server: Box<S3Server>,
         user: String,
         bucket: String,
         first: S3Key,
@@ -95,7 +95,7 @@ impl Rig {
     /// An app with an access key; `settings` are further lines of its bucket in `rg.toml`.
     pub fn keys(user: &str, settings: &str) -> Rig {
         // One of its own: two who change its users at once lose each other's changes.
-        let server = SeaweedFs::start_iam();
+        let server = Box::new(SeaweedFs::start_iam());
         let bucket = server.bucket();
         let first = server.user(user, &bucket);
         let wire = Gate::before(server.port());
