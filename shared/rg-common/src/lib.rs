@@ -1,7 +1,8 @@
 //! What the rg tools share. From the outside in: speak (`cli`, `report`, `notify`) → know (`check`, `probe`,
-//! `config`, `names`, `catalog`, `schedule`, `keep`, `dataset`, `app`) → move bytes (`seal`, `store`, `whole`,
+//! `config`, `names`, `catalog`, `schedule`, `keep`, `dataset`, `app`) → move bytes (`ahead`, `seal`, `store`, `whole`,
 //! `s3`, `dump`, `files`, `postgres`, `program`) → `failure`, `secret`, `stop`.
 
+pub mod ahead;
 pub mod app;
 pub mod catalog;
 pub mod check;

@@ -1,12 +1,12 @@
 //! A database restored beside the live one, and proven to be what the backup recorded.
 
-mod ahead;
 mod indexes;
 mod programs;
 mod rows;
 
 use std::path::Path;
 
+use rg_common::ahead::Ahead;
 use rg_common::catalog::Content;
 use rg_common::catalog::manifest::DatabaseContent;
 use rg_common::cli::Context;
@@ -21,15 +21,14 @@ use rg_common::postgres::facts::{self, DatabaseSettings, DatabaseShape};
 use rg_common::postgres::scratch::{self as databases, Purpose};
 use rg_common::postgres::url::Host;
 use rg_common::postgres::{Connector, DatabaseUrl, Place, Session};
-use rg_common::seal::Identities;
+use rg_common::seal::{Identities, read_piece};
 use rg_common::stop;
 use rg_common::store::free_bytes;
 use rg_common::{Failure, Result};
 
 use crate::args::Reading;
 use crate::proof;
-use crate::source::Source;
-use ahead::Ahead;
+use crate::source::{Checked, Source};
 use indexes::Indexes;
 use programs::Parts;
 use rows::NotLoaded;
@@ -354,12 +353,12 @@ struct Load<'a> {
 
 impl<'a> Load<'a> {
     /// The plain dump from its beginning.
-    fn open(&self) -> Result<Ahead> {
+    fn open(&self) -> Result<Ahead<Checked>> {
         let server = self.server;
         let plain = self
             .source
             .open(server.context, server.config, self.identities)?;
-        Ahead::new(plain)
+        Ahead::new(plain, read_piece)
     }
 
     /// The new database's address.

@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::ahead::Ahead;
 use super::{Dump, Dumped, Request};
+use crate::ahead::Ahead;
 use crate::catalog::Content;
 use crate::catalog::manifest::FilesContent;
 use crate::config::FilesConfig;
@@ -49,7 +49,7 @@ pub fn dump<'a>(request: &Request<'a>, config: &'a FilesConfig) -> Result<Box<dy
         list,
         path,
     };
-    Ok(Box::new(Ahead::new(dump)?))
+    Ok(Box::new(Ahead::new(dump, Dump::next_piece)?))
 }
 
 /// Tells one such file from another within a process.

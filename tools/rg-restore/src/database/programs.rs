@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use rg_common::ahead::Ahead;
 use rg_common::postgres::Place;
 use rg_common::program::Program;
 use rg_common::secret::Secret;
@@ -13,8 +14,8 @@ use rg_common::store::free_bytes;
 use rg_common::{Failure, OrFail, Result};
 
 use super::Load;
-use super::ahead::Ahead;
 use crate::scratch;
+use crate::source::Checked;
 
 /// PostgreSQL's programs say nothing on stdout; more than this is refused.
 const PROGRAM_OUTPUT_BYTES: usize = 1 << 20;
@@ -152,7 +153,7 @@ fn program(load: &Load<'_>, name: &str) -> Result<Program> {
 }
 
 /// Copies to the end.
-fn feed(mut from: Ahead, to: &mut impl Write) -> Result<()> {
+fn feed(mut from: Ahead<Checked>, to: &mut impl Write) -> Result<()> {
     let mut piece = vec![0; COPY_BYTES];
     loop {
         let length = match from.read(&mut piece) {

@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use rg_common::ahead::Ahead;
 use rg_common::dump::{ArchiveReader, ArchivedTable, Sequence};
 use rg_common::postgres::compare::Comparison;
 use rg_common::postgres::create::{identifier, literal};
@@ -18,10 +19,10 @@ use rg_common::postgres::{Place, Session};
 use rg_common::{Failure, OrFail, Result};
 
 use super::Load;
-use super::ahead::Ahead;
 use super::indexes::Indexes;
 use super::programs::Parts;
 use crate::proof;
+use crate::source::Checked;
 
 /// A table's commit may take this long: with `wal_level = minimal` it flushes all of its rows.
 const COMMIT_LIMIT: Duration = Duration::from_secs(3600);
@@ -188,7 +189,7 @@ fn targets(
 /// One table's rows, in a transaction of their own.
 fn fill(
     session: &Session,
-    archive: &mut ArchiveReader<Ahead>,
+    archive: &mut ArchiveReader<Ahead<Checked>>,
     table: &ArchivedTable,
     way: Way,
     encoding: &str,

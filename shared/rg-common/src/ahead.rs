@@ -1,50 +1,44 @@
-//! A backup that is read on a thread of its own, which decrypts, decompresses and digests it, while
-//! what was read is loaded or written.
+//! A source that is read on a thread of its own while what was read is sealed, stored or loaded.
 //!
-//! The promise: an error comes through at its place, and the end only after the backup's own clean
-//! end. Memory: [`WAITING`] + 2 pieces of [`PIECE_BYTES`].
+//! Reading a tree and hashing its files, or decrypting and decompressing a backup, is about as much
+//! work as what is done with it: side by side it takes half the time. An error comes through at its
+//! place, and the clean end only after the source's own. Pieces go through without a copy and come
+//! back to be filled again. Memory: [`WAITING`] + 2 pieces besides those that the reader holds.
 
 use std::io::{self, Read};
-use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
-use rg_common::{OrFail, Result};
+use crate::failure::{OrFail, Result};
+use crate::seal::NextPiece;
 
-/// So much is read at once.
-const PIECE_BYTES: usize = 256 << 10;
-/// So many pieces wait between reading and loading.
+/// So many pieces may lie between reading and its use.
 const WAITING: usize = 4;
 
-/// Reads ahead. Dropped early it waits for the read that is under way.
-pub struct Ahead {
+/// Reads ahead. Dropped early it waits for the read that is under way, so the source must be one
+/// whose reads end by themselves.
+pub struct Ahead<T> {
     full: Option<Receiver<io::Result<Vec<u8>>>>,
     emptied: Sender<Vec<u8>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<T>>,
     piece: Vec<u8>,
     taken: usize,
 }
 
-impl Ahead {
-    /// Begins to read. Fails when no thread can be started.
-    pub fn new(mut from: impl Read + Send + 'static) -> Result<Ahead> {
-        let (filled, full) = sync_channel(WAITING);
-        let (emptied, empty) = channel::<Vec<u8>>();
+impl<T: Send + 'static> Ahead<T> {
+    /// Begins to read, piece by piece: [`crate::seal::read_piece`] for any reader. Fails when no
+    /// thread can be started.
+    pub fn new(mut source: T, next: NextPiece<T>) -> Result<Self> {
+        let (filled, full) = mpsc::sync_channel(WAITING);
+        let (emptied, empty) = mpsc::channel::<Vec<u8>>();
         let reading = move || {
             loop {
                 let mut piece = empty.try_recv().unwrap_or_default();
-                piece.resize(PIECE_BYTES, 0);
-                let read = match from.read(&mut piece) {
-                    Ok(n) => {
-                        piece.truncate(n);
-                        Ok(piece)
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    Err(error) => Err(error),
-                };
+                let read = next(&mut source, &mut piece).map(|()| piece);
                 let last = read.as_ref().map_or(true, Vec::is_empty);
-                // Nobody takes it any more when loading has failed.
+                // Nobody takes it any more when its use has failed.
                 if filled.send(read).is_err() || last {
-                    return;
+                    return source;
                 }
             }
         };
@@ -62,25 +56,41 @@ impl Ahead {
     }
 }
 
-impl Read for Ahead {
+impl<T> Ahead<T> {
+    /// Puts the next piece in the place of what `piece` holds; an empty one is the clean end.
+    pub fn next_piece(&mut self, piece: &mut Vec<u8>) -> io::Result<()> {
+        piece.clear();
+        let Some(full) = &self.full else {
+            return Ok(());
+        };
+        let next = match full.recv() {
+            Ok(next) => next?,
+            // After an error, or when the reading thread panicked.
+            Err(_) => return Err(io::Error::other("the reading has failed before")),
+        };
+        if next.is_empty() {
+            self.full = None;
+        }
+        let piece = std::mem::replace(piece, next);
+        // The thread may have ended with all that there was.
+        self.emptied.send(piece).ok();
+        Ok(())
+    }
+
+    /// Ends the reading, wherever it is, and gives the source back; none when its thread panicked.
+    pub fn into_source(mut self) -> Option<T> {
+        self.full = None;
+        self.thread.take()?.join().ok()
+    }
+}
+
+impl<T> Read for Ahead<T> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.taken == self.piece.len() {
-            let Some(full) = &self.full else {
-                return Ok(0);
-            };
-            let next = match full.recv() {
-                Ok(next) => next?,
-                // After an error, or when the reading thread panicked.
-                Err(_) => return Err(io::Error::other("the backup has failed before")),
-            };
-            if next.is_empty() {
-                self.full = None;
-                return Ok(0);
-            }
+        if self.taken == self.piece.len() && !buffer.is_empty() {
+            let mut piece = std::mem::take(&mut self.piece);
             self.taken = 0;
-            let piece = std::mem::replace(&mut self.piece, next);
-            // The thread may have ended with all that there was.
-            self.emptied.send(piece).ok();
+            self.next_piece(&mut piece)?;
+            self.piece = piece;
         }
         let n = buffer.len().min(self.piece.len() - self.taken);
         buffer[..n].copy_from_slice(&self.piece[self.taken..self.taken + n]);
@@ -89,7 +99,7 @@ impl Read for Ahead {
     }
 }
 
-impl Drop for Ahead {
+impl<T> Drop for Ahead<T> {
     fn drop(&mut self) {
         self.full = None;
         if let Some(thread) = self.thread.take() {
@@ -101,6 +111,7 @@ impl Drop for Ahead {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seal::read_piece;
 
     /// Gives its pieces one by one, then the error or the end.
     struct Pieces(Vec<&'static [u8]>, Option<io::ErrorKind>);
@@ -124,7 +135,7 @@ mod tests {
     fn an_error_comes_after_what_was_read_before_it_and_is_no_end() {
         let pieces = vec![&b"one "[..], b"two "];
         let broken = Pieces(pieces.clone(), Some(io::ErrorKind::ConnectionReset));
-        let mut ahead = Ahead::new(broken).unwrap();
+        let mut ahead = Ahead::new(broken, read_piece).unwrap();
         let mut text = [0; 8];
         ahead.read_exact(&mut text).unwrap();
         assert_eq!(&text, b"one two ");
@@ -134,7 +145,7 @@ mod tests {
 
         let interrupted = Pieces(pieces, Some(io::ErrorKind::Interrupted));
         let mut text = String::new();
-        let mut ahead = Ahead::new(interrupted).unwrap();
+        let mut ahead = Ahead::new(interrupted, read_piece).unwrap();
         ahead.read_to_string(&mut text).unwrap();
         assert_eq!(text, "one two ");
         assert_eq!(ahead.read(&mut [0; 4]).unwrap(), 0);
@@ -142,6 +153,6 @@ mod tests {
 
     #[test]
     fn dropped_early_it_ends_although_nobody_takes_what_was_read() {
-        drop(Ahead::new(io::repeat(7)).unwrap());
+        drop(Ahead::new(io::repeat(7), read_piece).unwrap());
     }
 }
