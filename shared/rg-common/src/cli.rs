@@ -9,13 +9,13 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::config::{self, Config};
 use crate::failure::{Failure, OrFail, Result};
-use crate::report::{self, Outcome, Report};
+use crate::report::{self, Outcome, Plain, Report};
 use crate::{program, stop};
 
 /// What every tool's `--help` ends with.
@@ -201,11 +201,16 @@ fn work<T: Tool>(tool: T, common: &Common) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// A completion script for a shell.
-pub fn completions<T: CommandFactory>(shell: clap_complete::Shell, name: &str) -> String {
+/// What `completions SHELL` says: the script.
+pub fn completions<T: Tool>(shell: clap_complete::Shell) -> Box<dyn Report> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut T::command(), name, &mut script);
-    String::from_utf8_lossy(&script).into_owned()
+    clap_complete::generate(shell, &mut T::command(), T::NAME, &mut script);
+    let text = String::from_utf8_lossy(&script).into_owned();
+    Box::new(Plain {
+        document: text.clone(),
+        text,
+        outcome: Outcome::Well,
+    })
 }
 
 async fn watch_signals() {

@@ -20,7 +20,7 @@ pub use args::Args;
 use args::Command;
 use rg_common::Result;
 use rg_common::cli::{self, Common, Context, Tool};
-use rg_common::report::{Outcome, Plain, Report};
+use rg_common::report::Report;
 
 impl Tool for Args {
     const NAME: &'static str = "rg-backup";
@@ -40,14 +40,7 @@ impl Tool for Args {
             Command::Unpin(args) => pin::set(context, &args, false),
             Command::Adopt(args) => adopt::adopt(context, &args),
             Command::Schedule(args) => schedule::schedule(context, &args),
-            Command::Completions { shell } => {
-                let text = cli::completions::<Args>(shell, Self::NAME);
-                Ok(Box::new(Plain {
-                    document: text.clone(),
-                    text,
-                    outcome: Outcome::Well,
-                }))
-            }
+            Command::Completions { shell } => Ok(cli::completions::<Args>(shell)),
         }
     }
 }

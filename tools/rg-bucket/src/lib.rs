@@ -34,7 +34,7 @@ pub use args::Args;
 use args::Command;
 use rg_common::Result;
 use rg_common::cli::{self, Common, Context, Tool};
-use rg_common::report::{Outcome, Plain, Report};
+use rg_common::report::Report;
 
 impl Tool for Args {
     const NAME: &'static str = "rg-bucket";
@@ -53,14 +53,7 @@ impl Tool for Args {
             Command::Mirror(args) => mirror::mirror(context, &args),
             Command::Presign(args) => presign::presign(context, &args),
             Command::Clean(args) => clean::clean(context, &args),
-            Command::Completions { shell } => {
-                let text = cli::completions::<Args>(shell, Self::NAME);
-                Ok(Box::new(Plain {
-                    document: text.clone(),
-                    text,
-                    outcome: Outcome::Well,
-                }))
-            }
+            Command::Completions { shell } => Ok(cli::completions::<Args>(shell)),
         }
     }
 }

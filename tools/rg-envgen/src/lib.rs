@@ -37,7 +37,7 @@ pub use args::Args;
 use args::Command;
 use rg_common::Result;
 use rg_common::cli::{self, Common, Context, Tool};
-use rg_common::report::{Outcome, Plain, Report};
+use rg_common::report::Report;
 
 impl Tool for Args {
     const NAME: &'static str = "rg-envgen";
@@ -61,14 +61,7 @@ impl Tool for Args {
             Command::Show(args) => show::show(context, schema, &args),
             Command::Diff(args) => diff::diff(context, schema, &args),
             Command::Check(args) => check::check(context, schema, &args),
-            Command::Completions { shell } => {
-                let text = cli::completions::<Args>(shell, Self::NAME);
-                Ok(Box::new(Plain {
-                    document: text.clone(),
-                    text,
-                    outcome: Outcome::Well,
-                }))
-            }
+            Command::Completions { shell } => Ok(cli::completions::<Args>(shell)),
         }
     }
 }

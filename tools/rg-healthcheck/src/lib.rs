@@ -28,7 +28,7 @@ pub use args::Args;
 use args::Command;
 use rg_common::Result;
 use rg_common::cli::{self, Common, Context, Tool};
-use rg_common::report::{Outcome, Plain, Report};
+use rg_common::report::Report;
 
 impl Tool for Args {
     const NAME: &'static str = "rg-healthcheck";
@@ -46,14 +46,7 @@ impl Tool for Args {
             Command::Logs(args) => logs::logs(context, &args),
             Command::Silence(args) => quiet::silence(context, &args),
             Command::AlertTest(args) => quiet::alert_test(context, &args),
-            Command::Completions { shell } => {
-                let text = cli::completions::<Args>(shell, Self::NAME);
-                Ok(Box::new(Plain {
-                    document: text.clone(),
-                    text,
-                    outcome: Outcome::Well,
-                }))
-            }
+            Command::Completions { shell } => Ok(cli::completions::<Args>(shell)),
         }
     }
 }

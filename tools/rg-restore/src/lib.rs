@@ -31,7 +31,7 @@ pub use args::Args;
 use args::{Command, List};
 use rg_common::Result;
 use rg_common::cli::{self, Common, Context, Tool};
-use rg_common::report::{Outcome, Plain, Report};
+use rg_common::report::Report;
 
 impl Tool for Args {
     const NAME: &'static str = "rg-restore";
@@ -47,14 +47,7 @@ impl Tool for Args {
             Command::Undo(args) => undo::undo(context, &args),
             Command::Drill(args) => drill::drill(context, &args),
             Command::Fetch(args) => fetch::fetch(context, &args),
-            Command::Completions { shell } => {
-                let text = cli::completions::<Args>(shell, Self::NAME);
-                Ok(Box::new(Plain {
-                    document: text.clone(),
-                    text,
-                    outcome: Outcome::Well,
-                }))
-            }
+            Command::Completions { shell } => Ok(cli::completions::<Args>(shell)),
         }
     }
 }
