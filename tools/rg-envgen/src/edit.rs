@@ -5,6 +5,7 @@
 //! understood is an error: whoever only judges a file takes `rg_common::env_file::document`.
 
 use rg_common::env_file::EnvFile;
+use rg_common::env_file::document::closing;
 use rg_common::secret::Secret;
 use rg_common::{Failure, Result};
 
@@ -217,19 +218,6 @@ fn entry(whole: &str, file: &EnvFile) -> Option<Entry> {
         after: rest[end..].to_owned(),
         value,
     })
-}
-
-/// Where a quoted value ends, behind its closing quote.
-fn closing(text: &str, quote: char) -> Option<usize> {
-    let mut chars = text.char_indices().skip(1);
-    while let Some((at, c)) = chars.next() {
-        match c {
-            c if c == quote => return Some(at + 1),
-            '\\' if quote == '"' => drop(chars.next()?),
-            _ => {}
-        }
-    }
-    None
 }
 
 #[cfg(test)]

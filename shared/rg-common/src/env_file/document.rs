@@ -175,8 +175,8 @@ fn entry(text: &str, start: usize, line: usize) -> Result<Entry, &'static str> {
     })
 }
 
-/// Where a quoted value ends, behind its closing quote.
-fn closing(text: &str, quote: char) -> Option<usize> {
+/// Where a quoted value ends, behind its closing quote; none where that is missing.
+pub fn closing(text: &str, quote: char) -> Option<usize> {
     let mut chars = text.char_indices().skip(1);
     while let Some((at, c)) = chars.next() {
         match c {
