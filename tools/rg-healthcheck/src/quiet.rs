@@ -3,7 +3,7 @@
 use rg_common::cli::Context;
 use rg_common::config::nearest;
 use rg_common::report::{Outcome, Page, Plain, Report};
-use rg_common::{Failure, Result, whole};
+use rg_common::{Failure, Result};
 use serde::Serialize;
 
 use crate::alert::{self, Tested};
@@ -13,7 +13,7 @@ use crate::{args, run, silence, state};
 /// Begins, lists or ends silences.
 pub fn silence(context: &Context, args: &args::Silence) -> Result<Box<dyn Report>> {
     let config = context.config()?;
-    whole::private_folder(&state::folder(&config.state))?;
+    state::make_folder(&config.state)?;
     let (silences, none) = if args.end {
         (
             silence::end(&config.state, context.now)?,

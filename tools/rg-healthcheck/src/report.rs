@@ -23,11 +23,8 @@ pub fn report(context: &Context, args: &args::Report) -> Result<Box<dyn Report>>
     for name in &args.environments {
         known(&config, name)?;
     }
-    let history = {
-        let folder = state::folder(&config.state);
-        whole::private_folder(&folder)?;
-        History::open(&folder)?
-    };
+    state::make_folder(&config.state)?;
+    let history = History::open(&state::folder(&config.state))?;
     let wanted = |environment: Option<&str>| {
         args.environments.is_empty()
             || environment.is_some_and(|name| args.environments.iter().any(|e| e == name))

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rg_common::check::Finding;
 use rg_common::config::Maintenance;
-use rg_common::{Failure, OrFail, Result};
+use rg_common::{Failure, OrFail, Result, whole};
 use serde::{Deserialize, Serialize};
 
 use crate::state;
@@ -172,7 +172,8 @@ pub fn end(state: &Path, now: Timestamp) -> Result<Vec<Silence>> {
 fn write(state: &Path, silences: Vec<Silence>) -> Result<()> {
     let text = serde_json::to_vec_pretty(&File { silences })
         .or_fail(|| "cannot write the silences".to_owned())?;
-    state::write_whole(&path(state), &text)
+    state::make_folder(state)?;
+    whole::write(&path(state), &text, 0o600)
 }
 
 /// The user behind this process: the name in `/etc/passwd`, or the number.

@@ -6,11 +6,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rg_common::{Failure, OrFail, Result, notify};
+use rg_common::{Failure, OrFail, Result, notify, whole};
 use rustix::fs::{CWD, FallocateFlags, FlockOperation, RenameFlags};
 
 use crate::alert::Memory;
@@ -227,13 +227,9 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-fn make_folder(state: &Path) -> Result<()> {
-    let folder = folder(state);
-    let made = fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&folder);
-    made.or_fail(|| format!("cannot make {}", folder.display()))
+/// Makes [`folder`], for its owner alone.
+pub(crate) fn make_folder(state: &Path) -> Result<()> {
+    whole::private_folder(&folder(state))
 }
 
 /// A file's bytes; none where there is no file, a failure where it is larger than `most`.
@@ -253,27 +249,6 @@ pub(crate) fn read_bounded(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
         )));
     }
     Ok(Some(bytes))
-}
-
-/// Replaces a small file, whole or not at all.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    if let Some(state) = path.parent().and_then(Path::parent) {
-        make_folder(state)?;
-    }
-    let fresh = path.with_extension("new");
-    let write = || {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&fresh)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&fresh, path)?;
-        sync_folder(path)
-    };
-    write().or_fail(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]

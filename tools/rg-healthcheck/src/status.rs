@@ -1,10 +1,10 @@
 //! `status`: what is known without checking. It waits for no run that is under way.
 
 use jiff::Timestamp;
+use rg_common::Result;
 use rg_common::check::State;
 use rg_common::cli::Context;
 use rg_common::report::{Outcome, Page, Report, Tone, span};
-use rg_common::{Result, whole};
 use serde::Serialize;
 
 use crate::alert::{self, ChannelStatus, OpenIncident};
@@ -42,7 +42,7 @@ pub fn status(context: &Context, args: &args::Status) -> Result<Box<dyn Report>>
     for name in &args.environments {
         report::known(&config, name)?;
     }
-    whole::private_folder(&state::folder(&config.state))?;
+    state::make_folder(&config.state)?;
     let history = History::open(&state::folder(&config.state))?;
     let status = alert::status(&config.state)?;
     let wanted = |id: &str| {
