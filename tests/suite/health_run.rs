@@ -156,6 +156,17 @@ fn the_command_run_may_be_left_out() {
         .ok()
         .json();
     assert_eq!(document["findings"].as_array().map(Vec::len), Some(1));
+    // In a file it is the same document.
+    let file = app.place.path("round.json");
+    let path = file.to_string_lossy().into_owned();
+    app.tool(&["production", "--format", "json", "--output", &path])
+        .ok();
+    let text = fs::read_to_string(&file).expect("the file");
+    let written: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(
+        (&written["state"], &written["tally"]["pass"]),
+        (&"pass".into(), &3.into())
+    );
     app.tool(&["produktion"])
         .fails(2)
         .says("did you mean `production`?");

@@ -94,13 +94,7 @@ impl Shown {
     /// The text of the form, without regard to a terminal.
     pub fn text(&self) -> String {
         let mut page = Page::new(false);
-        match self.format {
-            Format::Json => {
-                let document = serde_json::to_value(&self.round).unwrap_or_default();
-                page.line(format!("{document:#}"));
-            }
-            _ => self.human(&mut page),
-        }
+        self.human(&mut page);
         page.text().to_owned()
     }
 }
