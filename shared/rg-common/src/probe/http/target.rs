@@ -1,5 +1,6 @@
 //! Where a request goes: the parts of an address, and how it is shown without its secrets.
 
+use percent_encoding::percent_decode_str;
 use reqwest::header::HeaderValue;
 use url::{Host, Url};
 
@@ -99,32 +100,11 @@ impl Target {
         if name.is_empty() && self.url.password().is_none() {
             return None;
         }
-        let mut pair = unescaped(name);
+        let mut pair: Vec<u8> = percent_decode_str(name).collect();
         pair.push(b':');
-        pair.extend(unescaped(self.url.password().unwrap_or_default()));
+        pair.extend(percent_decode_str(self.url.password().unwrap_or_default()));
         Some(base64(&pair))
     }
-}
-
-/// With `%41` as `A`.
-fn unescaped(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let pair = after.get(..2).and_then(|two| std::str::from_utf8(two).ok());
-        let escaped = pair.and_then(|two| u8::from_str_radix(two, 16).ok());
-        match (first, escaped) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    bytes
 }
 
 #[cfg(test)]
